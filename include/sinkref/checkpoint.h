@@ -1,0 +1,63 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "sinkref/tensor.h"
+
+namespace sinkref {
+
+/// One tensor of a checkpoint, in the file it lies in.
+struct StoredTensor {
+  DType dtype = DType::F32;
+  std::vector<uint64_t> shape;  ///< outermost first, as in Hugging Face (GGUF's order reversed)
+  const std::byte* data = nullptr;
+  uint64_t bytes = 0;
+  std::filesystem::path file;    ///< for messages
+  std::string stored_name;       ///< its name in that file (GGUF: "blk.0.attn_q.weight")
+};
+
+/// A read-only model on disk: a Hugging Face folder or a GGUF file, memory-mapped.
+/// Tensor names are Hugging Face's ("model.layers.0.self_attn.q_proj.weight") in both cases.
+/// Opening reads headers only; a tensor's pages are read when its values are used.
+class Checkpoint {
+ public:
+  /// `path`: a folder with config.json (and model.safetensors, or shards with an index), or a
+  /// .gguf file. Throws InputError for whatever is missing, malformed or inconsistent.
+  /// A folder without weights opens (config and tokenizer can be used); asking for a tensor throws.
+  static Checkpoint open(const std::filesystem::path& path);
+
+  const std::filesystem::path& path() const { return path_; }
+  bool is_gguf() const { return is_gguf_; }
+  /// config.json of a folder; for GGUF null.
+  const nlohmann::json& config_json() const { return config_json_; }
+  /// GGUF metadata ("llama.block_count", "tokenizer.ggml.tokens", …); empty for a folder.
+  const std::map<std::string, nlohmann::json>& gguf_metadata() const { return gguf_metadata_; }
+  /// The file a message about the configuration should name.
+  std::filesystem::path config_file() const;
+
+  const std::map<std::string, StoredTensor>& tensors() const { return tensors_; }
+  bool has(const std::string& name) const { return tensors_.count(name) != 0; }
+  /// The tensor `name` of exactly this shape, or InputError with name, file, expected and found.
+  const StoredTensor& tensor(const std::string& name, const std::vector<uint64_t>& shape) const;
+  /// The same as a matrix. A shape of one dimension gives one row.
+  StoredMatrix matrix(const std::string& name, const std::vector<uint64_t>& shape) const;
+
+ private:
+  std::filesystem::path path_;
+  bool is_gguf_ = false;
+  nlohmann::json config_json_;
+  std::map<std::string, nlohmann::json> gguf_metadata_;
+  std::map<std::string, StoredTensor> tensors_;
+  std::vector<std::shared_ptr<const class MappedFile>> files_;
+
+  friend void read_safetensors_folder(Checkpoint&);
+  friend void read_gguf(Checkpoint&);
+};
+
+}  // namespace sinkref

@@ -1,0 +1,21 @@
+#pragma once
+
+#include <stdexcept>
+#include <string>
+
+namespace sinkref {
+
+/// Bad input or bad usage: the program ends with exit code 2 and prints the message on one line.
+/// A message names the file (or option), what was expected, what was found, and the remedy:
+///   "model/config.json: hidden_act is \"gelu\", expected \"silu\"; only LLaMA/Mistral checkpoints run"
+/// Anything else that is thrown is a defect of sinkref itself (exit code 3).
+class InputError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// Text from a file made safe for a one-line message: control characters and invalid UTF-8 are
+/// escaped, long text is cut.
+std::string quoted(const std::string& text);
+
+}  // namespace sinkref

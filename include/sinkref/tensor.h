@@ -1,0 +1,59 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace sinkref {
+
+/// How numbers are stored in a checkpoint. All of them widen to fp32 exactly, or by the formula of
+/// the `gguf` package bit for bit (the block types), so a stored tensor *is* a matrix of fp32.
+enum class DType { F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K };
+
+struct DTypeInfo {
+  const char* name;
+  size_t block;  ///< elements that are stored together: 1, 32 or 256
+  size_t bytes;  ///< bytes of one such block
+};
+const DTypeInfo& dtype_info(DType dtype);
+
+/// A weight matrix as it lies in the (memory-mapped) file: rows = outputs, cols = inputs, as in
+/// Hugging Face. Nothing is copied; pages are read when a row is used.
+struct StoredMatrix {
+  const std::byte* data = nullptr;
+  DType dtype = DType::F32;
+  size_t rows = 0;
+  size_t cols = 0;
+  /// GGUF stores the rows of q_proj and k_proj with each head's two rotation halves interleaved.
+  /// If not 0, this is the head dimension, and row() undoes the interleaving.
+  size_t interleaved_head_dim = 0;
+
+  size_t row_bytes() const { return cols / dtype_info(dtype).block * dtype_info(dtype).bytes; }
+  /// Row r in Hugging Face's order.
+  const std::byte* row(size_t r) const;
+};
+
+/// Values [begin, end) of a stored row as fp32. `begin` is a multiple of 256; `end` is a multiple
+/// of 256 or the row's length.
+void widen(DType dtype, const std::byte* row, size_t begin, size_t end, float* out);
+
+/// One whole row (or a stored vector) as fp32.
+std::vector<float> widen_row(const StoredMatrix& matrix, size_t row);
+
+/// Row-major activations: (rows = tokens, cols = features).
+template <class T>
+struct Matrix {
+  size_t rows = 0;
+  size_t cols = 0;
+  std::vector<T> values;
+
+  Matrix() = default;
+  Matrix(size_t rows, size_t cols) : rows(rows), cols(cols), values(rows * cols) {}
+  T* row(size_t r) { return values.data() + r * cols; }
+  const T* row(size_t r) const { return values.data() + r * cols; }
+  std::span<T> span() { return values; }
+};
+
+}  // namespace sinkref

@@ -1,0 +1,69 @@
+#include "checkpoint/json_file.h"
+
+#include <fstream>
+#include <set>
+#include <sstream>
+#include <vector>
+
+#include "sinkref/error.h"
+
+namespace sinkref {
+
+namespace {
+constexpr int max_depth = 64;
+
+// nlohmann's exception text without its "[json.exception.…] " prefix.
+std::string reason(const std::exception& e) {
+  const std::string text = e.what();
+  const size_t end = text.find("] ");
+  return end == std::string::npos ? text : text.substr(end + 2);
+}
+}  // namespace
+
+nlohmann::json parse_json(std::string_view text, const std::string& what) {
+  using Event = nlohmann::json::parse_event_t;
+  std::vector<std::set<std::string>> keys;
+  auto check = [&](int depth, Event event, nlohmann::json& value) {
+    if (depth > max_depth)
+      throw InputError(what + ": JSON is nested more than " + std::to_string(max_depth) +
+                       " levels deep");
+    if (event == Event::object_start) keys.emplace_back();
+    if (event == Event::object_end) keys.pop_back();
+    if (event == Event::key && !keys.back().insert(value.get<std::string>()).second)
+      throw InputError(what + ": key " + quoted(value.get<std::string>()) +
+                       " stands twice in one JSON object");
+    return true;
+  };
+  if (text.starts_with("\xEF\xBB\xBF"))
+    throw InputError(what + ": starts with a byte order mark; expected plain UTF-8 JSON");
+  if (text.starts_with("version https://git-lfs"))
+    throw InputError(what + ": is a git-lfs pointer, not the file itself; run git lfs pull");
+  try {
+    return nlohmann::json::parse(text.begin(), text.end(), check);
+  } catch (const nlohmann::json::exception& e) {
+    throw InputError(what + ": not valid JSON: " + quoted(reason(e)));
+  }
+}
+
+std::string read_text_file(const std::filesystem::path& file, size_t max_bytes) {
+  std::error_code error;
+  const auto status = std::filesystem::status(file, error);
+  if (!std::filesystem::exists(status)) throw InputError(file.string() + ": no such file");
+  if (!std::filesystem::is_regular_file(status))
+    throw InputError(file.string() + ": not a regular file");
+  const auto size = std::filesystem::file_size(file, error);
+  if (error || size > max_bytes)
+    throw InputError(file.string() + ": " + std::to_string(size) + " bytes, expected at most " +
+                     std::to_string(max_bytes));
+  std::ifstream in(file, std::ios::binary);
+  std::ostringstream text;
+  text << in.rdbuf();
+  if (!in) throw InputError(file.string() + ": cannot be read; check its permissions");
+  return std::move(text).str();
+}
+
+nlohmann::json read_json_file(const std::filesystem::path& file, size_t max_bytes) {
+  return parse_json(read_text_file(file, max_bytes), file.string());
+}
+
+}  // namespace sinkref

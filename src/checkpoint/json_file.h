@@ -1,0 +1,19 @@
+#pragma once
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string_view>
+
+namespace sinkref {
+
+/// Strict JSON: UTF-8 without BOM, no duplicate keys, nesting at most 64 deep, nothing after the
+/// value. `what` names the text in messages ("model/config.json"). Throws InputError.
+nlohmann::json parse_json(std::string_view text, const std::string& what);
+
+/// A whole file, at most `max_bytes` long. Throws InputError naming the file.
+nlohmann::json read_json_file(const std::filesystem::path& file, size_t max_bytes = 256u << 20);
+
+/// A whole regular file as bytes; the same limits and errors.
+std::string read_text_file(const std::filesystem::path& file, size_t max_bytes = 256u << 20);
+
+}  // namespace sinkref
