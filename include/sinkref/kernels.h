@@ -1,0 +1,72 @@
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+#include "sinkref/tensor.h"
+
+namespace sinkref {
+
+/// Raised whenever a bit of any result changes; the reason goes into reference_outputs/README.md.
+inline constexpr int arithmetic_version = 1;
+
+/// Length of the inner chain of every matmul-like sum. Part of the arithmetic, never tuned:
+///     total = 0
+///     for each block of chain_block consecutive k:
+///         s = 0;  for k in block: s = fma(x[k], w[k], s)
+///         total = total + s
+inline constexpr size_t chain_block = 64;
+
+/// Virtual lanes of every other sum (RMSNorm, softmax): term i goes to lane i mod sum_lanes in
+/// double, and the lanes are added by a fixed tree.
+inline constexpr size_t sum_lanes = 16;
+
+/// Attention without (standard) or with a virtual key of score 0 and value 0 (softmax_1).
+enum class Softmax { standard, one };
+
+/// Key positions [begin, end) that one query may see.
+struct Visible {
+  size_t begin;
+  size_t end;
+};
+
+/// The sums of a transformer, all that speed is needed for. Every implementation gives the bits of
+/// `spec` (src/kernels/spec.cpp), which is the definition. T is float, or double for the truth.
+/// Pointers may be unaligned. Outputs do not overlap inputs.
+template <class T>
+struct Kernels {
+  const char* name;
+
+  /// y (rows, w.rows) = x (rows, w.cols) · wᵀ, each output one blocked chain over w.cols.
+  /// Uses all threads; each output belongs to one thread.
+  void (*matmul)(const T* x, size_t rows, const StoredMatrix& w, T* y);
+
+  /// scores (rows, keys), rows `stride` apart = scale · (q (rows, head_dim) · k (keys, head_dim)ᵀ):
+  /// a blocked chain over head_dim, then one product. One thread.
+  void (*scores)(const T* q, size_t rows, const T* k, size_t keys, size_t head_dim, T scale,
+                 T* scores, size_t stride);
+
+  /// row[i] = exp(row[i] - max) / Σ exp over the visible i, in place; 0 elsewhere in [0, keys).
+  void (*softmax)(T* row, size_t keys, Visible visible, Softmax variant);
+
+  /// z (rows, head_dim) = p (rows, keys; `stride` apart) · v (keys, head_dim): a blocked chain over
+  /// positions, whose blocks begin at absolute multiples of chain_block. Row r sums visible[r].
+  void (*weighted_sum)(const T* p, size_t rows, size_t stride, const Visible* visible, const T* v,
+                       size_t head_dim, T* z);
+
+  /// post[i] = silu(gate[i]) · up[i].
+  void (*silu_mul)(const T* gate, const T* up, size_t n, T* post);
+};
+
+/// The implementations: "spec", "avx2", "avx512", "neon", or "auto" for the best this machine has.
+/// Throws InputError for a name that is unknown or that this machine cannot run.
+template <class T>
+const Kernels<T>& find_kernels(const std::string& name);
+
+/// Names find_kernels accepts on this machine, "spec" first.
+std::vector<std::string> available_kernels();
+
+/// InputError unless this machine has a fused multiply-add, which the arithmetic needs.
+void require_fma();
+
+}  // namespace sinkref

@@ -1,0 +1,88 @@
+// The definition of sinkref's arithmetic, as a scalar text. Every other kernel equals it bit for
+// bit; what is not stated here (threads, tiles, vector width) does not exist for the result.
+
+#include <algorithm>
+#include <limits>
+
+#include "kernels/scalar_math.h"
+#include "kernels/tables.h"
+
+namespace sinkref {
+
+namespace {
+
+/// Σ x[i]·w[i·w_step] over i in [begin, end): chains of chain_block that begin at multiples of it.
+template <class T>
+T blocked_chain(const T* x, const T* w, size_t w_step, size_t begin, size_t end) {
+  T total = 0;
+  for (size_t block = begin / chain_block * chain_block; block < end; block += chain_block) {
+    T s = 0;
+    const size_t block_end = std::min(end, block + chain_block);
+    for (size_t i = std::max(begin, block); i < block_end; ++i)
+      s = std::fma(x[i], w[i * w_step], s);
+    total = total + s;
+  }
+  return total;
+}
+
+template <class T>
+void matmul(const T* x, size_t rows, const StoredMatrix& w, T* y) {
+#pragma omp parallel for schedule(static)
+  for (size_t n = 0; n < w.rows; ++n) {
+    const std::vector<float> stored = widen_row(w, n);
+    const std::vector<T> weights(stored.begin(), stored.end());
+    for (size_t r = 0; r < rows; ++r)
+      y[r * w.rows + n] = blocked_chain(x + r * w.cols, weights.data(), 1, 0, w.cols);
+  }
+}
+
+template <class T>
+void scores(const T* q, size_t rows, const T* k, size_t keys, size_t head_dim, T scale, T* scores,
+            size_t stride) {
+  for (size_t r = 0; r < rows; ++r)
+    for (size_t j = 0; j < keys; ++j)
+      scores[r * stride + j] =
+          scale * blocked_chain(q + r * head_dim, k + j * head_dim, 1, 0, head_dim);
+}
+
+template <class T>
+void softmax(T* row, size_t keys, Visible visible, Softmax variant) {
+  T largest = variant == Softmax::one ? T(0) : -std::numeric_limits<T>::infinity();
+  for (size_t i = visible.begin; i < visible.end; ++i)
+    largest = row[i] > largest ? row[i] : largest;
+  std::array<double, sum_lanes> lane{};
+  for (size_t i = 0; i < keys; ++i) {
+    const bool seen = i >= visible.begin && i < visible.end;
+    row[i] = seen ? exp_spec(row[i] - largest) : T(0);
+    lane[i % sum_lanes] += static_cast<double>(row[i]);
+  }
+  double sum = add_lanes(lane);
+  if (variant == Softmax::one) sum += static_cast<double>(exp_spec(-largest));
+  const T inverse = static_cast<T>(1.0 / sum);
+  for (size_t i = 0; i < keys; ++i) row[i] *= inverse;
+}
+
+template <class T>
+void weighted_sum(const T* p, size_t rows, size_t stride, const Visible* visible, const T* v,
+                  size_t head_dim, T* z) {
+  for (size_t r = 0; r < rows; ++r)
+    for (size_t d = 0; d < head_dim; ++d)
+      z[r * head_dim + d] =
+          blocked_chain(p + r * stride, v + d, head_dim, visible[r].begin, visible[r].end);
+}
+
+template <class T>
+void silu_mul(const T* gate, const T* up, size_t n, T* post) {
+  for (size_t i = 0; i < n; ++i) post[i] = silu_mul_spec(gate[i], up[i]);
+}
+
+template <class T>
+constexpr Kernels<T> table{"spec",      matmul<T>,       scores<T>,
+                           softmax<T>,  weighted_sum<T>, silu_mul<T>};
+
+}  // namespace
+
+const Kernels<float>& spec_kernels(float) { return table<float>; }
+const Kernels<double>& spec_kernels(double) { return table<double>; }
+
+}  // namespace sinkref

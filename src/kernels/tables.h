@@ -1,0 +1,16 @@
+#pragma once
+
+#include "sinkref/kernels.h"
+
+namespace sinkref {
+
+// The argument only chooses the type.
+const Kernels<float>& spec_kernels(float);
+const Kernels<double>& spec_kernels(double);
+
+/// The vector kernels of one target ("avx2", "avx512", "neon"), or null if this machine cannot run
+/// it or this build lacks it. "auto" gives the best.
+const Kernels<float>* simd_kernels(const std::string& target, float);
+const Kernels<double>* simd_kernels(const std::string& target, double);
+
+}  // namespace sinkref
