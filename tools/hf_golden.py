@@ -41,7 +41,6 @@ import numpy as np
 import safetensors
 import torch
 import transformers
-from safetensors.numpy import save
 
 import hf_runs
 from hf_runs import PatchSpec, Request, UserError
@@ -222,11 +221,31 @@ def command_line(argv: list[str]) -> str:
     return " ".join(["hf_golden.py"] + [Path(a).name if os.sep in a else a for a in argv])
 
 
-def write_file(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+def serialized(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> bytes:
+    """A safetensors file whose bytes depend on the content only.
+
+    The library writes the metadata in an order that changes from run to run. Wide types come first, which
+    keeps every tensor aligned.
+    """
+    types = {"float64": "F64", "float32": "F32", "int64": "I64"}
+    header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
+    data = []
+    begin = 0
+    for name, tensor in sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0])):
+        end = begin + tensor.nbytes
+        header[name] = {"dtype": types[tensor.dtype.name], "shape": tensor.shape, "data_offsets": [begin, end]}
+        data.append(tensor.tobytes())
+        begin = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + b"".join(data)
+
+
+def write_file(path: Path, content: bytes) -> None:
     """Writes beside the target and renames, so that nothing half-written stays behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(save({n: np.ascontiguousarray(t) for n, t in tensors.items()}, metadata))
+    partial.write_bytes(content)
     partial.replace(path)
 
 
@@ -286,7 +305,7 @@ def run(argv: list[str]) -> Path:
         "floor": json.dumps(floor, sort_keys=True),
         "floor_pool": json.dumps(list(pool)),
     }
-    write_file(args.out, tensors, metadata)
+    write_file(args.out, serialized(tensors, metadata))
     return args.out
 
 

@@ -65,7 +65,7 @@ MODELS = [
         rms_norm_eps=1e-5, rope_theta=10000.0, rope_scaling={"type": "linear", "factor": 2.0},
         tie_word_embeddings=False, eos_token_id=2, torch_dtype="float16")),
     # Wavelengths 6.3, 32, 167, ...: above, within and below the band of 16 to 64 positions.
-    TinyModel("tiny_llama3", 3, torch.bfloat16, sink_neuron=40, config=config(
+    TinyModel("tiny_llama3", 5, torch.bfloat16, sink_neuron=40, config=config(
         "Llama", 64, 120, 4, 4, 2, 512, rms_norm_eps=1e-5, tie_word_embeddings=True,
         rope_parameters={"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0,
                          "high_freq_factor": 4.0, "original_max_position_embeddings": 64},
@@ -168,12 +168,12 @@ def write_model(model: TinyModel, out: Path) -> None:
     print(f"{folder}: {sum(t.numel() for t in tensors.values())} parameters")
 
 
-def main() -> int:
+def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True, help="folder that receives one folder per model")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     try:
         for model in MODELS:
             write_model(model, args.out)
@@ -184,4 +184,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
