@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# Installs what is missing and builds build/sinkref. Run it as often as you like: what is there is
+# left alone, and no network is used if nothing is missing.
+#
+#   tools/setup.sh            system packages (Debian/Ubuntu), meson setup, ninja
+#   tools/setup.sh --python   also build/venv with tools/requirements.txt, for the goldens and figures
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+build=$root/build
+venv=$build/venv
+packages=(meson ninja-build pkg-config g++ libhwy-dev libsentencepiece-dev libboost-program-options-dev
+  catch2 libopenblas-dev nlohmann-json3-dev libpcre2-dev libssl-dev python3-venv python3-pip)
+
+fail() { echo "setup.sh: $*" >&2; exit 1; }
+
+as_root() {
+  if [ "$(id -u)" -eq 0 ]; then
+    env DEBIAN_FRONTEND=noninteractive "$@"
+  elif command -v sudo >/dev/null; then
+    sudo env DEBIAN_FRONTEND=noninteractive "$@"
+  else
+    fail "root or sudo is needed to run: $*"
+  fi
+}
+
+install_packages() {
+  if ! command -v dpkg-query >/dev/null; then
+    echo "setup.sh: not Debian or Ubuntu; your system must provide: ${packages[*]}" >&2
+    return
+  fi
+  local missing=() package
+  for package in "${packages[@]}"; do
+    [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+  done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  echo "setup.sh: installing ${missing[*]}"
+  as_root apt-get update -qq || fail "apt-get update failed; still missing: ${missing[*]}"
+  as_root apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null ||
+    fail "apt-get install failed; still missing: ${missing[*]}"
+}
+
+build_sinkref() {
+  [ -f "$build/build.ninja" ] || meson setup "$build" "$root"
+  ninja -C "$build"
+}
+
+install_python() {
+  local wanted stamp=$venv/requirements.sha256
+  wanted=$(sha256sum "$root/tools/requirements.txt" | cut -d' ' -f1)
+  if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then return; fi
+  echo "setup.sh: installing tools/requirements.txt into build/venv (PyTorch is large)"
+  [ -x "$venv/bin/pip" ] || python3 -m venv "$venv" || fail "python3 -m venv failed"
+  "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$root/tools/requirements.txt" ||
+    fail "pip could not install tools/requirements.txt"
+  echo "$wanted" > "$stamp"
+}
+
+python=no
+for argument in "$@"; do
+  case $argument in
+    --python) python=yes ;;
+    -h | --help) sed -n '2,6s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    *) fail "unknown argument $argument, see --help" ;;
+  esac
+done
+
+install_packages
+build_sinkref
+[ "$python" = no ] || install_python
