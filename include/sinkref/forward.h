@@ -1,0 +1,114 @@
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "sinkref/hooks.h"
+#include "sinkref/kernels.h"
+#include "sinkref/layers.h"
+#include "sinkref/model.h"
+
+namespace sinkref {
+
+/// Keys (after RoPE) and values of one sequence, [layer][kv head][position][h] in T. Nothing is
+/// ever evicted.
+template <class T>
+class KvCache {
+ public:
+  KvCache(const ModelConfig& config, size_t layers, size_t capacity);
+  T* keys(size_t layer, size_t kv_head) { return at(keys_, layer, kv_head); }
+  T* values(size_t layer, size_t kv_head) { return at(values_, layer, kv_head); }
+  size_t capacity() const { return capacity_; }
+  /// Room for at least `positions`; what is stored stays.
+  void reserve(size_t positions);
+
+  size_t length = 0;  ///< positions filled; a shorter length reuses a prefix
+
+ private:
+  T* at(std::vector<T>& all, size_t layer, size_t kv_head) {
+    return all.data() + (layer * kv_heads_ + kv_head) * capacity_ * head_dim_;
+  }
+  size_t layers_, kv_heads_, head_dim_, capacity_;
+  std::vector<T> keys_, values_;
+};
+
+/// One sequence of a batch: its cache, and the tokens still to be run.
+template <class T>
+struct Sequence {
+  KvCache<T> cache;
+  std::vector<int> pending;
+};
+
+enum class LogitRows { all, last, none };
+
+/// How to run; none of it except `softmax` can change a bit.
+struct RunOptions {
+  std::string kernel = "auto";
+  size_t chunk = 512;  ///< tokens of each sequence per step
+  Softmax softmax = Softmax::standard;
+  size_t depth = SIZE_MAX;  ///< blocks to run; fewer than all means no logits
+  LogitRows logits = LogitRows::last;
+  /// Called after every step with (tokens done, tokens in all).
+  std::function<void(size_t, size_t)> progress;
+};
+
+/// A model being run: T is float, or double for the truth that errors are measured against.
+/// One path for prefill and decode: a step takes any rows of any sequences.
+template <class T>
+class Forward {
+ public:
+  Forward(const Model& model, RunOptions options);
+
+  Sequence<T> start(std::vector<int> tokens) const;
+
+  /// Runs all pending tokens. Returns the logits of each sequence's last position (batch, V), or
+  /// nothing (0 rows) for LogitRows::none; with `all`, hooks on Logits see every row.
+  /// `prompt`: the tokens belong to the prompt (prefill) rather than to a continuation (decode).
+  /// Throws InputError for ids outside the vocabulary, no tokens, or more than max_positions.
+  Matrix<T> run(std::vector<Sequence<T>>& sequences, Hooks<T>& hooks, bool prompt = true);
+
+  const Model& model() const { return model_; }
+  const RunOptions& options() const { return options_; }
+
+ private:
+  void check(const std::vector<Sequence<T>>& sequences) const;
+  void step(std::vector<Sequence<T>>& sequences, const std::vector<Row>& rows,
+            const std::vector<int>& tokens, Hooks<T>& hooks, Matrix<T>& logits);
+  void embed(const std::vector<int>& tokens);
+  void attention(size_t layer, std::vector<Sequence<T>>& sequences, Hooks<T>& hooks);
+  void attend(size_t layer, std::vector<Sequence<T>>& sequences, Hooks<T>& hooks);
+  void mlp(size_t layer, Hooks<T>& hooks);
+  void head(std::vector<Sequence<T>>& sequences, Hooks<T>& hooks, Matrix<T>& logits);
+  void norm(std::span<const float> weight, HookPoint scale, HookPoint normalized, size_t layer,
+            Hooks<T>& hooks);
+  void hook(HookPoint point, size_t layer, Matrix<T>& values, Hooks<T>& hooks);
+  Matrix<T>& sized(Matrix<T>& buffer, size_t cols);
+
+  const Model& model_;
+  RunOptions options_;
+  const Kernels<T>& kernels_;
+  size_t depth_;
+  std::vector<Row> rows_;  // of the current step
+  RopeTable rope_;
+  // One buffer per quantity, (rows, features).
+  Matrix<T> resid_, scale_, normalized_, normed_, q_, k_, v_, z_, attn_out_, gate_, up_, post_,
+      mlp_out_;
+};
+
+extern template class KvCache<float>;
+extern template class KvCache<double>;
+extern template class Forward<float>;
+extern template class Forward<double>;
+
+/// The greedy continuation: at each step the first of the largest logits, until an eos token (which
+/// is not returned) or `count` tokens. `sequence` holds the pending prompt.
+template <class T>
+std::vector<int> generate(Forward<T>& forward, Sequence<T> sequence, size_t count, Hooks<T>& hooks,
+                          const std::function<void(int)>& each = {});
+
+/// Index of the first of the largest values; NaN never wins.
+template <class T>
+size_t argmax(std::span<const T> values);
+
+}  // namespace sinkref

@@ -1,0 +1,113 @@
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "sinkref/config.h"
+
+namespace sinkref {
+
+/// Every quantity that can be observed or replaced, in the order in which it is computed. Names and
+/// meanings are TransformerLens's with unfolded weights; the table is in src/model/hooks.cpp.
+enum class HookPoint {
+  Embed,
+  ResidPre,
+  Ln1Scale,
+  Ln1Normalized,
+  Q,
+  K,
+  V,
+  RotQ,
+  RotK,
+  AttnScores,
+  Pattern,
+  Z,
+  AttnOut,
+  ResidMid,
+  Ln2Scale,
+  Ln2Normalized,
+  Pre,
+  PreLinear,
+  Post,
+  MlpOut,
+  ResidPost,
+  LnFinalScale,
+  LnFinalNormalized,
+  Logits,
+};
+
+/// One point of one layer. The points outside the blocks have layer 0.
+struct Hook {
+  HookPoint point = HookPoint::Logits;
+  size_t layer = 0;
+  bool operator==(const Hook&) const = default;
+};
+
+/// "blocks.3.attn.hook_q", "ln_final.hook_scale", "logits".
+std::string hook_name(Hook hook);
+
+/// All hooks of a model in causal order.
+std::vector<Hook> all_hooks(size_t layers);
+
+/// The hooks whose names match any of the comma-separated globs ('*' and '?'), in causal order.
+/// A glob that matches nothing is an InputError that names the closest hook.
+std::vector<Hook> select_hooks(const std::string& globs, size_t layers);
+
+/// True for a name that `*`/`?` of the glob can be filled in to give.
+bool glob_matches(std::string_view glob, std::string_view name);
+
+/// Shape of one position's value: {} for one number, {H, h} for q, … For AttnScores and Pattern
+/// {H}, to be followed by the number of keys. V for logits.
+std::vector<size_t> hook_shape(HookPoint point, const ModelConfig& config);
+
+/// A row of a step: which sequence of the batch, and which position of it.
+struct Row {
+  size_t sequence;
+  size_t position;
+  /// False for tokens that were generated (decode); the patch tells the phases apart.
+  bool prompt;
+};
+
+/// Values at one hook, as they are being computed. They may be changed: what follows uses them.
+template <class T>
+struct Activation {
+  Hook hook;
+  std::span<const Row> rows;
+  size_t width;   ///< values per row; for AttnScores and Pattern the keys 0 … width-1
+  T* values;      ///< rows, `stride` apart
+  size_t stride;
+  size_t head;    ///< AttnScores and Pattern come one query head at a time
+
+  T* row(size_t r) const { return values + r * stride; }
+};
+
+/// What a run observes and changes. Functions on one hook run in the order they were added.
+template <class T>
+class Hooks {
+ public:
+  using Function = std::function<void(const Activation<T>&)>;
+
+  void add(Hook hook, Function function) { entries_.push_back({hook, std::move(function)}); }
+  bool wants(Hook hook) const;
+  void call(const Activation<T>& activation);
+  /// The number of blocks that have to be computed for these hooks (0 if there are none).
+  size_t depth() const;
+  /// std::logic_error if a function was never called: a hook that does not fire must not go unseen.
+  void require_all_called() const;
+
+ private:
+  struct Entry {
+    Hook hook;
+    Function function;
+    bool called = false;
+  };
+  std::vector<Entry> entries_;
+};
+
+extern template class Hooks<float>;
+extern template class Hooks<double>;
+
+}  // namespace sinkref

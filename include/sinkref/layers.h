@@ -1,0 +1,44 @@
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "sinkref/hooks.h"
+#include "sinkref/kernels.h"
+#include "sinkref/tensor.h"
+
+namespace sinkref {
+
+/// RMSNorm (LlamaRMSNorm; Zhang & Sennrich 2019), of each row of x (rows, d):
+///     scale = sqrt(mean(x²) + eps),   normalized = x / scale,   result = normalized · weight
+/// The sum runs in double over the virtual lanes. Split in three so that hooks see each quantity.
+template <class T>
+void rmsnorm_scale(const Matrix<T>& x, double eps, Matrix<T>& scale);
+template <class T>
+void rmsnorm_normalize(const Matrix<T>& x, const Matrix<T>& scale, Matrix<T>& normalized);
+template <class T>
+void multiply_by_weight(const Matrix<T>& normalized, std::span<const float> weight,
+                        Matrix<T>& result);
+
+/// cos and sin of every row's position times every frequency, (rows, h/2) in fp32: one fp32 product,
+/// then both functions rounded to fp32, as Hugging Face's tables (LlamaRotaryEmbedding).
+struct RopeTable {
+  Matrix<float> cos, sin;
+};
+RopeTable rope_table(std::span<const Row> rows, std::span<const float> inv_freq);
+
+/// RoPE (Su et al. 2021) with half-split pairs (rotate_half): for each head of each row of x,
+///     x[i], x[i + h/2]  <-  x[i]·cos_i - x[i + h/2]·sin_i,   x[i + h/2]·cos_i + x[i]·sin_i
+template <class T>
+void rope(const RopeTable& table, size_t head_dim, Matrix<T>& x);
+
+/// a += b
+template <class T>
+void add(Matrix<T>& a, const Matrix<T>& b);
+
+/// y = x wᵀ + bias; no bias if it is empty.
+template <class T>
+void linear(const Kernels<T>& kernels, const Matrix<T>& x, const StoredMatrix& w,
+            std::span<const float> bias, Matrix<T>& y);
+
+}  // namespace sinkref

@@ -1,0 +1,133 @@
+// Attention(Q,K,V) = softmax(QKᵀ/√h)V of one layer, tile by tile: all query heads that share a
+// key/value head (GQA), a few dozen positions at a time, so that scores never fill the memory.
+
+#include <algorithm>
+#include <cmath>
+#include <exception>
+#include <limits>
+
+#include "sinkref/forward.h"
+
+namespace sinkref {
+
+namespace {
+
+constexpr size_t tile_positions = 32;
+
+/// Consecutive rows of one sequence, for one key/value head.
+struct Tile {
+  size_t first_row, rows;
+  size_t kv_head;
+};
+
+std::vector<Tile> tiles_of(const std::vector<Row>& rows, size_t kv_heads) {
+  std::vector<Tile> tiles;
+  for (size_t first = 0; first < rows.size();) {
+    size_t end = first;
+    while (end < rows.size() && end - first < tile_positions &&
+           rows[end].sequence == rows[first].sequence)
+      ++end;
+    for (size_t kv_head = 0; kv_head < kv_heads; ++kv_head)
+      tiles.push_back({first, end - first, kv_head});
+    first = end;
+  }
+  return tiles;
+}
+
+template <class T>
+void append_to_cache(const Matrix<T>& values, const std::vector<Row>& rows, size_t head_dim,
+                     const auto& cache_of) {
+  const size_t kv_heads = values.cols / head_dim;
+  for (size_t r = 0; r < rows.size(); ++r)
+    for (size_t head = 0; head < kv_heads; ++head)
+      std::copy_n(values.row(r) + head * head_dim, head_dim,
+                  cache_of(rows[r].sequence, head) + rows[r].position * head_dim);
+}
+
+/// Key k is seen by query q if q - window < k <= q.
+Visible visible_to(size_t position, std::optional<size_t> window) {
+  const size_t end = position + 1;
+  return {window && end > *window ? end - *window : 0, end};
+}
+
+/// Buffers of one thread.
+template <class T>
+struct TileBuffers {
+  std::vector<T> q, scores, z;
+  std::vector<Visible> visible;
+};
+
+}  // namespace
+
+template <class T>
+void Forward<T>::attend(size_t layer, std::vector<Sequence<T>>& sequences, Hooks<T>& hooks) {
+  const ModelConfig& c = model_.config();
+  const size_t h = c.head_dim, group = c.heads / c.kv_heads;
+  const T scale = static_cast<T>(1.0 / std::sqrt(static_cast<double>(h)));
+  append_to_cache(k_, rows_, h, [&](size_t s, size_t head) {
+    return sequences[s].cache.keys(layer, head);
+  });
+  append_to_cache(v_, rows_, h, [&](size_t s, size_t head) {
+    return sequences[s].cache.values(layer, head);
+  });
+  const Hook scores_hook{HookPoint::AttnScores, layer}, pattern_hook{HookPoint::Pattern, layer};
+  const bool hooked = hooks.wants(scores_hook) || hooks.wants(pattern_hook);
+
+  const auto run_tile = [&](const Tile& tile) {
+    static thread_local TileBuffers<T> b;
+    KvCache<T>& cache = sequences[rows_[tile.first_row].sequence].cache;
+    const std::span<const Row> rows(rows_.data() + tile.first_row, tile.rows);
+    const size_t keys = rows.back().position + 1;
+    // Room to pad to whole lanes, and no stride that is a power of two (cache associativity).
+    const size_t stride = (keys + sum_lanes - 1) / sum_lanes * sum_lanes + sum_lanes;
+    const size_t queries = group * tile.rows;  // (head of the group, position)
+    b.q.resize(queries * h);
+    b.z.resize(queries * h);
+    b.scores.resize(queries * stride);
+    b.visible.resize(queries);
+    for (size_t g = 0; g < group; ++g)
+      for (size_t r = 0; r < tile.rows; ++r) {
+        const size_t head = tile.kv_head * group + g;
+        std::copy_n(q_.row(tile.first_row + r) + head * h, h, &b.q[(g * tile.rows + r) * h]);
+        b.visible[g * tile.rows + r] = visible_to(rows[r].position, c.sliding_window);
+      }
+    const auto call_hook = [&](Hook hook, size_t g) {
+      if (!hooks.wants(hook)) return;
+      hooks.call({hook, rows, keys, &b.scores[g * tile.rows * stride], stride,
+                  tile.kv_head * group + g});
+    };
+
+    kernels_.scores(b.q.data(), queries, cache.keys(layer, tile.kv_head), keys, h, scale,
+                    b.scores.data(), stride);
+    if (hooked)
+      for (size_t i = 0; i < queries; ++i) {
+        constexpr T unseen = -std::numeric_limits<T>::infinity();
+        T* row = &b.scores[i * stride];
+        std::fill(row, row + b.visible[i].begin, unseen);
+        std::fill(row + b.visible[i].end, row + keys, unseen);
+      }
+    for (size_t g = 0; g < group; ++g) call_hook(scores_hook, g);
+    for (size_t i = 0; i < queries; ++i)
+      kernels_.softmax(&b.scores[i * stride], keys, b.visible[i], options_.softmax);
+    for (size_t g = 0; g < group; ++g) call_hook(pattern_hook, g);
+    kernels_.weighted_sum(b.scores.data(), queries, stride, b.visible.data(),
+                          cache.values(layer, tile.kv_head), h, b.z.data());
+    for (size_t g = 0; g < group; ++g)
+      for (size_t r = 0; r < tile.rows; ++r)
+        std::copy_n(&b.z[(g * tile.rows + r) * h], h,
+                    z_.row(tile.first_row + r) + (tile.kv_head * group + g) * h);
+  };
+
+  const std::vector<Tile> tiles = tiles_of(rows_, c.kv_heads);
+  if (hooked) {  // hooks see their calls in order, and may throw
+    for (const Tile& tile : tiles) run_tile(tile);
+    return;
+  }
+#pragma omp parallel for schedule(dynamic, 1)
+  for (size_t i = 0; i < tiles.size(); ++i) run_tile(tiles[tiles.size() - 1 - i]);
+}
+
+template void Forward<float>::attend(size_t, std::vector<Sequence<float>>&, Hooks<float>&);
+template void Forward<double>::attend(size_t, std::vector<Sequence<double>>&, Hooks<double>&);
+
+}  // namespace sinkref

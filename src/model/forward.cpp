@@ -1,0 +1,255 @@
+// The forward pass of a LLaMA or Mistral model. Read step() first: it is the model.
+
+#include "sinkref/forward.h"
+
+#include <algorithm>
+
+#include "sinkref/error.h"
+#include "sinkref/layers.h"
+
+namespace sinkref {
+
+template <class T>
+void Forward<T>::step(std::vector<Sequence<T>>& sequences, const std::vector<Row>& rows,
+                      const std::vector<int>& tokens, Hooks<T>& hooks, Matrix<T>& logits) {
+  rows_ = rows;
+  rope_ = rope_table(rows_, model_.inv_freq());
+  embed(tokens);
+  hook(HookPoint::Embed, 0, resid_, hooks);
+  for (size_t layer = 0; layer < depth_; ++layer) {
+    const LayerWeights& w = model_.layer(layer);
+    hook(HookPoint::ResidPre, layer, resid_, hooks);
+    norm(w.ln1, HookPoint::Ln1Scale, HookPoint::Ln1Normalized, layer, hooks);
+    attention(layer, sequences, hooks);
+    add(resid_, attn_out_);
+    hook(HookPoint::ResidMid, layer, resid_, hooks);
+    norm(w.ln2, HookPoint::Ln2Scale, HookPoint::Ln2Normalized, layer, hooks);
+    mlp(layer, hooks);
+    add(resid_, mlp_out_);
+    hook(HookPoint::ResidPost, layer, resid_, hooks);
+  }
+  if (depth_ == model_.config().layers) head(sequences, hooks, logits);
+}
+
+/// attn_out = Wo · concat over heads of softmax(q kᵀ / √h) v, with q and k rotated by position.
+template <class T>
+void Forward<T>::attention(size_t layer, std::vector<Sequence<T>>& sequences, Hooks<T>& hooks) {
+  const ModelConfig& c = model_.config();
+  const LayerWeights& w = model_.layer(layer);
+  linear(kernels_, normed_, w.wq, w.bq, sized(q_, w.wq.rows));
+  linear(kernels_, normed_, w.wk, w.bk, sized(k_, w.wk.rows));
+  linear(kernels_, normed_, w.wv, w.bv, sized(v_, w.wv.rows));
+  hook(HookPoint::Q, layer, q_, hooks);
+  hook(HookPoint::K, layer, k_, hooks);
+  hook(HookPoint::V, layer, v_, hooks);
+  rope(rope_, c.head_dim, q_);
+  rope(rope_, c.head_dim, k_);
+  hook(HookPoint::RotQ, layer, q_, hooks);
+  hook(HookPoint::RotK, layer, k_, hooks);
+  sized(z_, w.wo.cols);
+  attend(layer, sequences, hooks);
+  hook(HookPoint::Z, layer, z_, hooks);
+  linear(kernels_, z_, w.wo, w.bo, sized(attn_out_, c.hidden_size));
+  hook(HookPoint::AttnOut, layer, attn_out_, hooks);
+}
+
+/// mlp_out = W_down · (silu(W_gate x) ⊙ W_up x)
+template <class T>
+void Forward<T>::mlp(size_t layer, Hooks<T>& hooks) {
+  const LayerWeights& w = model_.layer(layer);
+  linear(kernels_, normed_, w.w_gate, w.b_gate, sized(gate_, w.w_gate.rows));
+  hook(HookPoint::Pre, layer, gate_, hooks);
+  linear(kernels_, normed_, w.w_up, w.b_up, sized(up_, w.w_up.rows));
+  hook(HookPoint::PreLinear, layer, up_, hooks);
+  sized(post_, w.w_gate.rows);
+#pragma omp parallel for schedule(static)
+  for (size_t r = 0; r < post_.rows; ++r)
+    kernels_.silu_mul(gate_.row(r), up_.row(r), post_.cols, post_.row(r));
+  hook(HookPoint::Post, layer, post_, hooks);
+  linear(kernels_, post_, w.w_down, w.b_down, sized(mlp_out_, resid_.cols));
+  hook(HookPoint::MlpOut, layer, mlp_out_, hooks);
+}
+
+template <class T>
+void Forward<T>::norm(std::span<const float> weight, HookPoint scale, HookPoint normalized,
+                      size_t layer, Hooks<T>& hooks) {
+  rmsnorm_scale(resid_, model_.config().rms_norm_eps, sized(scale_, 1));
+  hook(scale, layer, scale_, hooks);
+  rmsnorm_normalize(resid_, scale_, sized(normalized_, resid_.cols));
+  hook(normalized, layer, normalized_, hooks);
+  multiply_by_weight(normalized_, weight, sized(normed_, resid_.cols));
+}
+
+/// logits = W_head · RMSNorm(resid), for all rows or for the last of each sequence.
+template <class T>
+void Forward<T>::head(std::vector<Sequence<T>>& sequences, Hooks<T>& hooks, Matrix<T>& logits) {
+  norm(model_.final_norm(), HookPoint::LnFinalScale, HookPoint::LnFinalNormalized, 0, hooks);
+  if (options_.logits == LogitRows::none) return;
+  std::vector<Row> chosen;
+  Matrix<T> inputs(0, normed_.cols);
+  for (size_t r = 0; r < rows_.size(); ++r) {
+    const Sequence<T>& sequence = sequences[rows_[r].sequence];
+    const bool last = rows_[r].position + 1 == sequence.cache.length + sequence.pending.size();
+    if (!last && options_.logits == LogitRows::last) continue;
+    chosen.push_back(rows_[r]);
+    inputs.values.insert(inputs.values.end(), normed_.row(r), normed_.row(r) + normed_.cols);
+  }
+  inputs.rows = chosen.size();
+  if (chosen.empty()) return;
+  Matrix<T> outputs(inputs.rows, model_.config().vocab_size);
+  linear(kernels_, inputs, model_.lm_head(), {}, outputs);
+  rows_ = chosen;
+  hook(HookPoint::Logits, 0, outputs, hooks);
+  for (size_t r = 0; r < chosen.size(); ++r)
+    std::copy_n(outputs.row(r), outputs.cols, logits.row(chosen[r].sequence));
+}
+
+template <class T>
+void Forward<T>::embed(const std::vector<int>& tokens) {
+  const StoredMatrix& table = model_.embedding();
+  sized(resid_, table.cols);
+  for (size_t r = 0; r < tokens.size(); ++r) {
+    const std::vector<float> row = widen_row(table, static_cast<size_t>(tokens[r]));
+    std::copy(row.begin(), row.end(), resid_.row(r));
+  }
+}
+
+template <class T>
+void Forward<T>::hook(HookPoint point, size_t layer, Matrix<T>& values, Hooks<T>& hooks) {
+  const Hook here{point, layer};
+  if (!hooks.wants(here)) return;
+  hooks.call({here, rows_, values.cols, values.values.data(), values.cols, 0});
+}
+
+template <class T>
+Matrix<T>& Forward<T>::sized(Matrix<T>& buffer, size_t cols) {
+  buffer.rows = rows_.size();
+  buffer.cols = cols;
+  buffer.values.resize(buffer.rows * cols);
+  return buffer;
+}
+
+template <class T>
+Forward<T>::Forward(const Model& model, RunOptions options)
+    : model_(model),
+      options_(std::move(options)),
+      kernels_(find_kernels<T>(options_.kernel)),
+      depth_(std::min(options_.depth, model.config().layers)) {
+  if (options_.chunk == 0) throw InputError("--chunk 0: expected a number of tokens, at least 1");
+}
+
+template <class T>
+Sequence<T> Forward<T>::start(std::vector<int> tokens) const {
+  return {KvCache<T>(model_.config(), depth_, tokens.size()), std::move(tokens)};
+}
+
+template <class T>
+void Forward<T>::check(const std::vector<Sequence<T>>& sequences) const {
+  const ModelConfig& c = model_.config();
+  if (sequences.empty()) throw InputError("no prompt was given; expected at least one sequence");
+  for (const Sequence<T>& s : sequences) {
+    const size_t length = s.cache.length + s.pending.size();
+    if (s.pending.empty()) throw InputError("the prompt is empty; expected at least one token");
+    if (length > c.max_positions)
+      throw InputError("the input is " + std::to_string(length) + " tokens long, the model's limit "
+                       "is " + std::to_string(c.max_positions) + "; shorten it");
+    for (int token : s.pending)
+      if (token < 0 || static_cast<size_t>(token) >= c.vocab_size)
+        throw InputError("token id " + std::to_string(token) + " is not in the vocabulary; "
+                         "expected 0 to " + std::to_string(c.vocab_size - 1));
+  }
+}
+
+template <class T>
+Matrix<T> Forward<T>::run(std::vector<Sequence<T>>& sequences, Hooks<T>& hooks, bool prompt) {
+  check(sequences);
+  size_t done = 0, all = 0;
+  for (Sequence<T>& s : sequences) {
+    s.cache.reserve(s.cache.length + s.pending.size());
+    all += s.pending.size();
+  }
+  const bool has_logits =
+      depth_ == model_.config().layers && options_.logits != LogitRows::none;
+  Matrix<T> logits(has_logits ? sequences.size() : 0, model_.config().vocab_size);
+  while (done < all) {
+    std::vector<Row> rows;
+    std::vector<int> tokens;
+    for (size_t i = 0; i < sequences.size(); ++i) {
+      const Sequence<T>& s = sequences[i];
+      for (size_t t = 0; t < std::min(options_.chunk, s.pending.size()); ++t) {
+        rows.push_back({i, s.cache.length + t, prompt});
+        tokens.push_back(s.pending[t]);
+      }
+    }
+    step(sequences, rows, tokens, hooks, logits);
+    for (Sequence<T>& s : sequences) {
+      const size_t ran = std::min(options_.chunk, s.pending.size());
+      s.cache.length += ran;
+      s.pending.erase(s.pending.begin(), s.pending.begin() + static_cast<std::ptrdiff_t>(ran));
+    }
+    done += tokens.size();
+    if (options_.progress) options_.progress(done, all);
+  }
+  return logits;
+}
+
+template <class T>
+KvCache<T>::KvCache(const ModelConfig& config, size_t layers, size_t capacity)
+    : layers_(layers), kv_heads_(config.kv_heads), head_dim_(config.head_dim), capacity_(0) {
+  reserve(capacity);
+}
+
+template <class T>
+void KvCache<T>::reserve(size_t positions) {
+  if (positions <= capacity_) return;
+  // Decode asks for one more each time: grow in steps, to copy seldom.
+  const size_t grown = capacity_ == 0 ? positions : std::max(positions, capacity_ + capacity_ / 2);
+  for (std::vector<T>* all : {&keys_, &values_}) {
+    std::vector<T> larger(layers_ * kv_heads_ * grown * head_dim_);
+    for (size_t i = 0; i < layers_ * kv_heads_; ++i)
+      std::copy_n(all->data() + i * capacity_ * head_dim_, length * head_dim_,
+                  larger.data() + i * grown * head_dim_);
+    all->swap(larger);
+  }
+  capacity_ = grown;
+}
+
+template <class T>
+size_t argmax(std::span<const T> values) {
+  size_t best = 0;
+  for (size_t i = 1; i < values.size(); ++i)
+    if (values[i] > values[best] || values[best] != values[best]) best = i;
+  return best;
+}
+
+template <class T>
+std::vector<int> generate(Forward<T>& forward, Sequence<T> sequence, size_t count, Hooks<T>& hooks,
+                          const std::function<void(int)>& each) {
+  const std::vector<int>& eos = forward.model().config().eos_ids;
+  std::vector<Sequence<T>> batch;
+  batch.push_back(std::move(sequence));
+  std::vector<int> generated;
+  bool prompt = true;
+  while (generated.size() < count) {
+    const Matrix<T> logits = forward.run(batch, hooks, prompt);
+    const int token = static_cast<int>(argmax<T>({logits.row(0), logits.cols}));
+    if (std::find(eos.begin(), eos.end(), token) != eos.end()) break;
+    generated.push_back(token);
+    if (each) each(token);
+    batch[0].pending = {token};
+    prompt = false;
+  }
+  return generated;
+}
+
+#define SINKREF_FORWARD(T)                                                              \
+  template class KvCache<T>;                                                            \
+  template class Forward<T>;                                                            \
+  template size_t argmax<T>(std::span<const T>);                                        \
+  template std::vector<int> generate<T>(Forward<T>&, Sequence<T>, size_t, Hooks<T>&,    \
+                                        const std::function<void(int)>&);
+SINKREF_FORWARD(float)
+SINKREF_FORWARD(double)
+#undef SINKREF_FORWARD
+
+}  // namespace sinkref

@@ -1,0 +1,175 @@
+#include "sinkref/hooks.h"
+
+#include <algorithm>
+#include <numeric>
+#include <stdexcept>
+
+#include "sinkref/error.h"
+
+namespace sinkref {
+
+namespace {
+
+struct PointName {
+  HookPoint point;
+  const char* name;
+  bool in_block;
+};
+
+constexpr PointName points[] = {
+    {HookPoint::Embed, "hook_embed", false},
+    {HookPoint::ResidPre, "hook_resid_pre", true},           // residual before attention
+    {HookPoint::Ln1Scale, "ln1.hook_scale", true},           // sqrt(mean(x²) + eps)
+    {HookPoint::Ln1Normalized, "ln1.hook_normalized", true}, // x / scale, before the weight
+    {HookPoint::Q, "attn.hook_q", true},                     // before RoPE
+    {HookPoint::K, "attn.hook_k", true},
+    {HookPoint::V, "attn.hook_v", true},
+    {HookPoint::RotQ, "attn.hook_rot_q", true},              // after RoPE
+    {HookPoint::RotK, "attn.hook_rot_k", true},
+    {HookPoint::AttnScores, "attn.hook_attn_scores", true},  // scaled and masked
+    {HookPoint::Pattern, "attn.hook_pattern", true},         // after softmax
+    {HookPoint::Z, "attn.hook_z", true},                     // pattern · v
+    {HookPoint::AttnOut, "hook_attn_out", true},             // what attention adds
+    {HookPoint::ResidMid, "hook_resid_mid", true},
+    {HookPoint::Ln2Scale, "ln2.hook_scale", true},
+    {HookPoint::Ln2Normalized, "ln2.hook_normalized", true},
+    {HookPoint::Pre, "mlp.hook_pre", true},                  // gate
+    {HookPoint::PreLinear, "mlp.hook_pre_linear", true},     // up
+    {HookPoint::Post, "mlp.hook_post", true},                // silu(gate) · up: the neurons
+    {HookPoint::MlpOut, "hook_mlp_out", true},
+    {HookPoint::ResidPost, "hook_resid_post", true},
+    {HookPoint::LnFinalScale, "ln_final.hook_scale", false},
+    {HookPoint::LnFinalNormalized, "ln_final.hook_normalized", false},
+    {HookPoint::Logits, "logits", false},
+};
+
+size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t(0));
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = row[0]++;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t substitute = diagonal + (a[i - 1] != b[j - 1]);
+      diagonal = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, substitute});
+    }
+  }
+  return row.back();
+}
+
+std::vector<std::string> split_globs(const std::string& globs) {
+  std::vector<std::string> parts;
+  for (size_t begin = 0; begin <= globs.size();) {
+    const size_t comma = std::min(globs.find(',', begin), globs.size());
+    parts.push_back(globs.substr(begin, comma - begin));
+    begin = comma + 1;
+  }
+  return parts;
+}
+
+}  // namespace
+
+std::string hook_name(Hook hook) {
+  const PointName& p = points[static_cast<size_t>(hook.point)];
+  return p.in_block ? "blocks." + std::to_string(hook.layer) + "." + p.name : p.name;
+}
+
+std::vector<Hook> all_hooks(size_t layers) {
+  std::vector<Hook> hooks = {{HookPoint::Embed, 0}};
+  for (size_t layer = 0; layer < layers; ++layer)
+    for (const PointName& p : points)
+      if (p.in_block) hooks.push_back({p.point, layer});
+  for (HookPoint last : {HookPoint::LnFinalScale, HookPoint::LnFinalNormalized, HookPoint::Logits})
+    hooks.push_back({last, 0});
+  return hooks;
+}
+
+bool glob_matches(std::string_view glob, std::string_view name) {
+  if (glob.empty()) return name.empty();
+  if (glob[0] == '*') {
+    while (!glob.empty() && glob[0] == '*') glob.remove_prefix(1);
+    for (size_t i = 0; i <= name.size(); ++i)
+      if (glob_matches(glob, name.substr(i))) return true;
+    return false;
+  }
+  return !name.empty() && (glob[0] == '?' || glob[0] == name[0]) &&
+         glob_matches(glob.substr(1), name.substr(1));
+}
+
+std::vector<Hook> select_hooks(const std::string& globs, size_t layers) {
+  const std::vector<Hook> hooks = all_hooks(layers);
+  const std::vector<std::string> wanted = split_globs(globs);
+  for (const std::string& glob : wanted) {
+    const auto match = [&](Hook h) { return glob_matches(glob, hook_name(h)); };
+    if (std::any_of(hooks.begin(), hooks.end(), match)) continue;
+    const Hook closest = *std::min_element(hooks.begin(), hooks.end(), [&](Hook a, Hook b) {
+      return edit_distance(glob, hook_name(a)) < edit_distance(glob, hook_name(b));
+    });
+    throw InputError("--hooks: no hook matches " + quoted(glob) + "; the closest is " +
+                     quoted(hook_name(closest)) + " (layers 0 to " + std::to_string(layers - 1) +
+                     ")");
+  }
+  std::vector<Hook> chosen;
+  for (Hook h : hooks)
+    if (std::any_of(wanted.begin(), wanted.end(),
+                    [&](const std::string& glob) { return glob_matches(glob, hook_name(h)); }))
+      chosen.push_back(h);
+  return chosen;
+}
+
+std::vector<size_t> hook_shape(HookPoint point, const ModelConfig& config) {
+  switch (point) {
+    case HookPoint::Ln1Scale:
+    case HookPoint::Ln2Scale:
+    case HookPoint::LnFinalScale: return {1};
+    case HookPoint::Q:
+    case HookPoint::RotQ:
+    case HookPoint::Z: return {config.heads, config.head_dim};
+    case HookPoint::K:
+    case HookPoint::V:
+    case HookPoint::RotK: return {config.kv_heads, config.head_dim};
+    case HookPoint::AttnScores:
+    case HookPoint::Pattern: return {config.heads};
+    case HookPoint::Pre:
+    case HookPoint::PreLinear:
+    case HookPoint::Post: return {config.intermediate_size};
+    case HookPoint::Logits: return {config.vocab_size};
+    default: return {config.hidden_size};
+  }
+}
+
+template <class T>
+bool Hooks<T>::wants(Hook hook) const {
+  return std::any_of(entries_.begin(), entries_.end(),
+                     [&](const Entry& entry) { return entry.hook == hook; });
+}
+
+template <class T>
+void Hooks<T>::call(const Activation<T>& activation) {
+  for (Entry& entry : entries_)
+    if (entry.hook == activation.hook) {
+      entry.called = true;
+      entry.function(activation);
+    }
+}
+
+template <class T>
+size_t Hooks<T>::depth() const {
+  size_t depth = 0;
+  for (const Entry& entry : entries_)
+    if (points[static_cast<size_t>(entry.hook.point)].in_block)
+      depth = std::max(depth, entry.hook.layer + 1);
+  return depth;
+}
+
+template <class T>
+void Hooks<T>::require_all_called() const {
+  for (const Entry& entry : entries_)
+    if (!entry.called)
+      throw std::logic_error("the hook " + hook_name(entry.hook) + " was asked for and never ran");
+}
+
+template class Hooks<float>;
+template class Hooks<double>;
+
+}  // namespace sinkref

@@ -1,0 +1,101 @@
+#include "sinkref/layers.h"
+
+#include <cmath>
+
+#include "kernels/scalar_math.h"
+
+namespace sinkref {
+
+namespace {
+
+template <class T>
+double sum_of_squares(const T* x, size_t n) {
+  std::array<double, sum_lanes> lane{};
+  size_t i = 0;
+  for (; i + sum_lanes <= n; i += sum_lanes)
+    for (size_t j = 0; j < sum_lanes; ++j)
+      lane[j] += static_cast<double>(x[i + j]) * static_cast<double>(x[i + j]);
+  for (size_t j = 0; i + j < n; ++j)
+    lane[j] += static_cast<double>(x[i + j]) * static_cast<double>(x[i + j]);
+  return add_lanes(lane);
+}
+
+}  // namespace
+
+template <class T>
+void rmsnorm_scale(const Matrix<T>& x, double eps, Matrix<T>& scale) {
+  for (size_t r = 0; r < x.rows; ++r) {
+    const double mean = sum_of_squares(x.row(r), x.cols) / static_cast<double>(x.cols);
+    scale.row(r)[0] = static_cast<T>(std::sqrt(mean + eps));
+  }
+}
+
+template <class T>
+void rmsnorm_normalize(const Matrix<T>& x, const Matrix<T>& scale, Matrix<T>& normalized) {
+  for (size_t r = 0; r < x.rows; ++r)
+    for (size_t i = 0; i < x.cols; ++i) normalized.row(r)[i] = x.row(r)[i] / scale.row(r)[0];
+}
+
+template <class T>
+void multiply_by_weight(const Matrix<T>& normalized, std::span<const float> weight,
+                        Matrix<T>& result) {
+  for (size_t r = 0; r < normalized.rows; ++r)
+    for (size_t i = 0; i < normalized.cols; ++i)
+      result.row(r)[i] = normalized.row(r)[i] * static_cast<T>(weight[i]);
+}
+
+RopeTable rope_table(std::span<const Row> rows, std::span<const float> inv_freq) {
+  RopeTable table{Matrix<float>(rows.size(), inv_freq.size()),
+                  Matrix<float>(rows.size(), inv_freq.size())};
+  for (size_t r = 0; r < rows.size(); ++r)
+    for (size_t i = 0; i < inv_freq.size(); ++i) {
+      const CosSin value = cos_sin_spec(static_cast<float>(rows[r].position) * inv_freq[i]);
+      table.cos.row(r)[i] = value.cos;
+      table.sin.row(r)[i] = value.sin;
+    }
+  return table;
+}
+
+template <class T>
+void rope(const RopeTable& table, size_t head_dim, Matrix<T>& x) {
+  const size_t half = head_dim / 2;
+#pragma omp parallel for schedule(static)
+  for (size_t r = 0; r < x.rows; ++r)
+    for (size_t head = 0; head < x.cols; head += head_dim)
+      for (size_t i = 0; i < half; ++i) {
+        T& first = x.row(r)[head + i];
+        T& second = x.row(r)[head + half + i];
+        const T cos = table.cos.row(r)[i], sin = table.sin.row(r)[i];
+        const T rotated = first * cos - second * sin;
+        second = second * cos + first * sin;
+        first = rotated;
+      }
+}
+
+template <class T>
+void add(Matrix<T>& a, const Matrix<T>& b) {
+  for (size_t i = 0; i < a.values.size(); ++i) a.values[i] += b.values[i];
+}
+
+template <class T>
+void linear(const Kernels<T>& kernels, const Matrix<T>& x, const StoredMatrix& w,
+            std::span<const float> bias, Matrix<T>& y) {
+  kernels.matmul(x.values.data(), x.rows, w, y.values.data());
+  if (bias.empty()) return;
+  for (size_t r = 0; r < y.rows; ++r)
+    for (size_t i = 0; i < y.cols; ++i) y.row(r)[i] += static_cast<T>(bias[i]);
+}
+
+#define SINKREF_LAYERS(T)                                                                      \
+  template void rmsnorm_scale<T>(const Matrix<T>&, double, Matrix<T>&);                        \
+  template void rmsnorm_normalize<T>(const Matrix<T>&, const Matrix<T>&, Matrix<T>&);          \
+  template void multiply_by_weight<T>(const Matrix<T>&, std::span<const float>, Matrix<T>&);   \
+  template void rope<T>(const RopeTable&, size_t, Matrix<T>&);                                 \
+  template void add<T>(Matrix<T>&, const Matrix<T>&);                                          \
+  template void linear<T>(const Kernels<T>&, const Matrix<T>&, const StoredMatrix&,            \
+                          std::span<const float>, Matrix<T>&);
+SINKREF_LAYERS(float)
+SINKREF_LAYERS(double)
+#undef SINKREF_LAYERS
+
+}  // namespace sinkref

@@ -1,0 +1,154 @@
+#include "sinkref/model.h"
+
+#include <openssl/evp.h>
+
+#include "sinkref/error.h"
+
+namespace sinkref {
+
+namespace {
+
+std::string hex(const unsigned char* digest, size_t n) {
+  std::string text;
+  for (size_t i = 0; i < n; ++i) {
+    text += "0123456789abcdef"[digest[i] >> 4];
+    text += "0123456789abcdef"[digest[i] & 15];
+  }
+  return text;
+}
+
+class Sha256 {
+ public:
+  Sha256() : context_(EVP_MD_CTX_new(), EVP_MD_CTX_free) {
+    EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr);
+  }
+  void update(const void* data, size_t bytes) { EVP_DigestUpdate(context_.get(), data, bytes); }
+  std::string finish() {
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    unsigned int size = 0;
+    EVP_DigestFinal_ex(context_.get(), digest, &size);
+    return hex(digest, size);
+  }
+
+ private:
+  std::unique_ptr<EVP_MD_CTX, void (*)(EVP_MD_CTX*)> context_;
+};
+
+std::string shape_text(const std::vector<uint64_t>& shape) {
+  std::string text;
+  for (uint64_t extent : shape) text += (text.empty() ? "" : ",") + std::to_string(extent);
+  return text;
+}
+
+std::string values_sha256(const Checkpoint& checkpoint, const Model::Needed& tensor) {
+  Sha256 hash;
+  if (tensor.shape.size() == 1) {
+    const std::vector<float> values = checkpoint.vector(tensor.name, tensor.shape[0]);
+    hash.update(values.data(), values.size() * sizeof(float));
+    return hash.finish();
+  }
+  const StoredMatrix matrix = checkpoint.matrix(tensor.name, tensor.shape);
+  std::vector<float> row(matrix.cols);
+  for (size_t r = 0; r < matrix.rows; ++r) {
+    widen(matrix.dtype, matrix.row(r), 0, matrix.cols, row.data());
+    hash.update(row.data(), row.size() * sizeof(float));
+  }
+  return hash.finish();
+}
+
+std::string block_name(size_t layer) { return "model.layers." + std::to_string(layer) + "."; }
+
+}  // namespace
+
+Model Model::open(const std::filesystem::path& path) { return Model(Checkpoint::open(path)); }
+
+Model::Model(Checkpoint checkpoint)
+    : checkpoint_(std::move(checkpoint)), config_(read_config(checkpoint_)) {
+  for (const Needed& needed : needed_tensors()) checkpoint_.tensor(needed.name, needed.shape);
+  const std::vector<uint64_t> shape = {config_.vocab_size, config_.hidden_size};
+  embedding_ = checkpoint_.matrix("model.embed_tokens.weight", shape);
+  lm_head_ = config_.tied_output ? embedding_ : checkpoint_.matrix("lm_head.weight", shape);
+  inv_freq_ = rope_inv_freq(config_);
+  layers_.resize(config_.layers);
+}
+
+std::vector<float> Model::final_norm() const {
+  return checkpoint_.vector("model.norm.weight", config_.hidden_size);
+}
+
+std::vector<Model::Needed> Model::needed_tensors() const {
+  const ModelConfig& c = config_;
+  const uint64_t d = c.hidden_size, m = c.intermediate_size;
+  const uint64_t q = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
+  std::vector<Needed> all = {{"model.embed_tokens.weight", {c.vocab_size, d}, 0}};
+  for (size_t layer = 0; layer < c.layers; ++layer) {
+    const auto add = [&](const std::string& name, std::vector<uint64_t> shape) {
+      all.push_back({block_name(layer) + name, std::move(shape), layer});
+    };
+    const auto add_linear = [&](const std::string& name, uint64_t rows, uint64_t cols, bool bias) {
+      add(name + ".weight", {rows, cols});
+      if (bias) add(name + ".bias", {rows});
+    };
+    add("input_layernorm.weight", {d});
+    add_linear("self_attn.q_proj", q, d, c.attention_bias);
+    add_linear("self_attn.k_proj", kv, d, c.attention_bias);
+    add_linear("self_attn.v_proj", kv, d, c.attention_bias);
+    add_linear("self_attn.o_proj", d, q, c.attention_bias);
+    add("post_attention_layernorm.weight", {d});
+    add_linear("mlp.gate_proj", m, d, c.mlp_bias);
+    add_linear("mlp.up_proj", m, d, c.mlp_bias);
+    add_linear("mlp.down_proj", d, m, c.mlp_bias);
+  }
+  all.push_back({"model.norm.weight", {d}, c.layers});
+  if (!c.tied_output) all.push_back({"lm_head.weight", {c.vocab_size, d}, c.layers});
+  return all;
+}
+
+const LayerWeights& Model::layer(size_t index) const {
+  std::unique_ptr<LayerWeights>& cached = layers_.at(index);
+  if (cached) return *cached;
+  const ModelConfig& c = config_;
+  const uint64_t d = c.hidden_size, m = c.intermediate_size;
+  const uint64_t q = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
+  auto weights = std::make_unique<LayerWeights>();
+  const std::string block = block_name(index);
+  const auto linear = [&](const std::string& name, uint64_t rows, uint64_t cols, bool has_bias,
+                          StoredMatrix& matrix, std::vector<float>& bias) {
+    matrix = checkpoint_.matrix(block + name + ".weight", {rows, cols});
+    if (has_bias) bias = checkpoint_.vector(block + name + ".bias", rows);
+  };
+  weights->ln1 = checkpoint_.vector(block + "input_layernorm.weight", d);
+  weights->ln2 = checkpoint_.vector(block + "post_attention_layernorm.weight", d);
+  linear("self_attn.q_proj", q, d, c.attention_bias, weights->wq, weights->bq);
+  linear("self_attn.k_proj", kv, d, c.attention_bias, weights->wk, weights->bk);
+  linear("self_attn.v_proj", kv, d, c.attention_bias, weights->wv, weights->bv);
+  linear("self_attn.o_proj", d, q, c.attention_bias, weights->wo, weights->bo);
+  linear("mlp.gate_proj", m, d, c.mlp_bias, weights->w_gate, weights->b_gate);
+  linear("mlp.up_proj", m, d, c.mlp_bias, weights->w_up, weights->b_up);
+  linear("mlp.down_proj", d, m, c.mlp_bias, weights->w_down, weights->b_down);
+  cached = std::move(weights);
+  return *cached;
+}
+
+std::string Model::weights_sha256(size_t depth) const {
+  std::map<std::string, const Needed*> by_name;
+  const std::vector<Needed> all = needed_tensors();
+  for (const Needed& needed : all)
+    if (needed.layer < depth || needed.name == all[0].name || depth == config_.layers)
+      by_name[needed.name] = &needed;
+  std::vector<const Needed*> ordered;
+  for (const auto& entry : by_name) ordered.push_back(entry.second);
+  std::vector<std::string> digests(ordered.size());
+#pragma omp parallel for schedule(dynamic, 1)
+  for (size_t i = 0; i < ordered.size(); ++i)
+    digests[i] = values_sha256(checkpoint_, *ordered[i]);
+  Sha256 hash;
+  for (size_t i = 0; i < ordered.size(); ++i) {
+    const std::string line =
+        ordered[i]->name + "|" + shape_text(ordered[i]->shape) + "|" + digests[i] + "\n";
+    hash.update(line.data(), line.size());
+  }
+  return hash.finish();
+}
+
+}  // namespace sinkref

@@ -1,0 +1,30 @@
+#!/usr/bin/env python3
+"""Write src/model/rope_recorded.inc: RoPE frequencies in which PyTorch's fp32 pow is not correctly
+rounded, for the bases and head sizes of LLaMA and Mistral models.
+
+Run it again with a new PyTorch to see whether the recorded bits still hold.
+"""
+import torch
+from mpmath import mp, mpf
+
+mp.prec = 300
+BASES = (10000.0, 100000.0, 500000.0, 1000000.0)
+HEAD_DIMS = (8, 12, 16, 32, 48, 64, 80, 96, 128, 256)
+
+
+def main() -> None:
+    print("// Written by tools/record_rope.py with PyTorch", torch.__version__.split("+")[0] + ".")
+    print("constexpr Recorded recorded[] = {")
+    for head_dim in HEAD_DIMS:
+        exponents = torch.arange(0, head_dim, 2, dtype=torch.int64).to(torch.float) / head_dim
+        for theta in BASES:
+            found = 1.0 / (theta**exponents)
+            exact = [float(mpf(theta) ** mpf(e)) for e in exponents.tolist()]
+            recipe = 1.0 / torch.tensor(exact, dtype=torch.float64).to(torch.float)
+            for i in (found != recipe).nonzero().flatten().tolist():
+                print(f"    {{{theta:.1f}, {head_dim}, {i}, {found[i].item().hex()}f}},")
+    print("};")
+
+
+if __name__ == "__main__":
+    main()
