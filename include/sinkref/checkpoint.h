@@ -15,11 +15,15 @@ namespace sinkref {
 /// One tensor of a checkpoint, in the file it lies in.
 struct StoredTensor {
   DType dtype = DType::F32;
+  /// "F64", "Q2_K", …: a dtype that sinkref knows but cannot use. Such a tensor may lie in the
+  /// file, but asking for it throws. Empty for all others; `dtype` has no meaning otherwise.
+  std::string unsupported_dtype;
   std::vector<uint64_t> shape;  ///< outermost first, as in Hugging Face (GGUF's order reversed)
   const std::byte* data = nullptr;
   uint64_t bytes = 0;
-  std::filesystem::path file;    ///< for messages
-  std::string stored_name;       ///< its name in that file (GGUF: "blk.0.attn_q.weight")
+  std::filesystem::path file;       ///< for messages
+  std::string stored_name;          ///< its name in that file (GGUF: "blk.0.attn_q.weight")
+  size_t interleaved_head_dim = 0;  ///< as in StoredMatrix: weights and biases of GGUF's q and k
 };
 
 /// A read-only model on disk: a Hugging Face folder or a GGUF file, memory-mapped.
@@ -45,8 +49,11 @@ class Checkpoint {
   bool has(const std::string& name) const { return tensors_.count(name) != 0; }
   /// The tensor `name` of exactly this shape, or InputError with name, file, expected and found.
   const StoredTensor& tensor(const std::string& name, const std::vector<uint64_t>& shape) const;
-  /// The same as a matrix. A shape of one dimension gives one row.
+  /// The same as a matrix (one or two dimensions). A shape of one dimension gives one row, in the
+  /// order of the file: use vector() for biases.
   StoredMatrix matrix(const std::string& name, const std::vector<uint64_t>& shape) const;
+  /// A norm's weight or a bias of n elements as fp32, in Hugging Face's order.
+  std::vector<float> vector(const std::string& name, uint64_t n) const;
 
  private:
   std::filesystem::path path_;

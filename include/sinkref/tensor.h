@@ -19,6 +19,10 @@ struct DTypeInfo {
 };
 const DTypeInfo& dtype_info(DType dtype);
 
+/// Where GGUF stores row `r` of q_proj or k_proj: within each head, rows of the two rotation halves
+/// alternate (half-split row i lies at 2i, row head_dim/2 + i at 2i + 1).
+size_t interleaved_row(size_t r, size_t head_dim);
+
 /// A weight matrix as it lies in the (memory-mapped) file: rows = outputs, cols = inputs, as in
 /// Hugging Face. Nothing is copied; pages are read when a row is used.
 struct StoredMatrix {

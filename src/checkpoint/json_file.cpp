@@ -38,6 +38,9 @@ nlohmann::json parse_json(std::string_view text, const std::string& what) {
     throw InputError(what + ": starts with a byte order mark; expected plain UTF-8 JSON");
   if (text.starts_with("version https://git-lfs"))
     throw InputError(what + ": is a git-lfs pointer, not the file itself; run git lfs pull");
+  // To nlohmann's parser a NUL is the end of the text: whatever follows it would pass unseen.
+  if (text.find('\0') != text.npos)
+    throw InputError(what + ": holds a NUL byte; expected plain UTF-8 JSON");
   try {
     return nlohmann::json::parse(text.begin(), text.end(), check);
   } catch (const nlohmann::json::exception& e) {

@@ -4,21 +4,21 @@ namespace sinkref {
 
 const DTypeInfo& dtype_info(DType dtype) {
   static const DTypeInfo table[] = {
-      {"F32", 1, 4},    {"F16", 1, 2},    {"BF16", 1, 2},    {"Q8_0", 32, 34},
-      {"Q4_0", 32, 18}, {"Q4_1", 32, 20}, {"Q5_0", 32, 22},  {"Q5_1", 32, 24},
+      {"F32", 1, 4},      {"F16", 1, 2},      {"BF16", 1, 2},     {"Q8_0", 32, 34},
+      {"Q4_0", 32, 18},   {"Q4_1", 32, 20},   {"Q5_0", 32, 22},   {"Q5_1", 32, 24},
       {"Q4_K", 256, 144}, {"Q5_K", 256, 176}, {"Q6_K", 256, 210},
   };
   return table[static_cast<size_t>(dtype)];
 }
 
+size_t interleaved_row(size_t r, size_t head_dim) {
+  const size_t half = head_dim / 2;
+  const size_t in_head = r % head_dim;
+  return r - in_head + (in_head < half ? 2 * in_head : 2 * (in_head - half) + 1);
+}
+
 const std::byte* StoredMatrix::row(size_t r) const {
-  if (interleaved_head_dim != 0) {
-    // Half-split row i of a head lies at 2i, row h/2 + i at 2i + 1.
-    const size_t half = interleaved_head_dim / 2;
-    const size_t in_head = r % interleaved_head_dim;
-    const size_t stored = in_head < half ? 2 * in_head : 2 * (in_head - half) + 1;
-    r = r - in_head + stored;
-  }
+  if (interleaved_head_dim != 0) r = interleaved_row(r, interleaved_head_dim);
   return data + r * row_bytes();
 }
 

@@ -1,0 +1,140 @@
+#include "sinkref/checkpoint.h"
+
+#include <fstream>
+#include <string_view>
+
+#include "checkpoint/json_file.h"
+#include "checkpoint/readers.h"
+#include "sinkref/error.h"
+
+namespace sinkref {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+bool is_gguf_file(const fs::path& path) {
+  if (path.extension() == ".gguf") return true;
+  // The files a Hugging Face cache links to have no extension.
+  std::ifstream in(path, std::ios::binary);
+  char magic[4] = {};
+  in.read(magic, sizeof magic);
+  return in && std::string_view(magic, sizeof magic) == "GGUF";
+}
+
+std::string first_gguf_in(const fs::path& folder) {
+  std::string first;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(folder, error)) {
+    const std::string name = entry.path().filename().string();
+    if (entry.path().extension() == ".gguf" && (first.empty() || name < first)) first = name;
+  }
+  return first;
+}
+
+nlohmann::json read_config_json(const fs::path& folder) {
+  const fs::path file = folder / "config.json";
+  if (!fs::exists(file)) {
+    const std::string gguf = first_gguf_in(folder);
+    throw InputError(folder.string() + ": holds no config.json; expected a Hugging Face folder " +
+                     (gguf.empty() ? "(config.json, model.safetensors) or a .gguf file"
+                                   : "or the .gguf file itself; it holds " + quoted(gguf)));
+  }
+  nlohmann::json config = read_json_file(file, 16u << 20);
+  if (!config.is_object())
+    throw InputError(file.string() + ": holds JSON of type " + config.type_name() +
+                     ", expected an object");
+  return config;
+}
+
+[[noreturn]] void throw_no_weights(const fs::path& folder, const std::string& name) {
+  std::string message = folder.string() + ": tensor " + quoted(name) +
+                        " is needed, but the folder holds neither model.safetensors nor "
+                        "model.safetensors.index.json";
+  for (const char* old : {"pytorch_model.bin", "pytorch_model.bin.index.json"})
+    if (fs::exists(folder / old))
+      throw InputError(message + "; " + old +
+                       " is not read: convert it with transformers' save_pretrained, which writes "
+                       "safetensors");
+  throw InputError(message);
+}
+
+// Where GGUF interleaves a head's halves, element r of Hugging Face's order lies elsewhere.
+std::vector<float> in_hugging_face_order(const std::vector<float>& stored, size_t head_dim) {
+  std::vector<float> out(stored.size());
+  for (size_t r = 0; r < out.size(); ++r) out[r] = stored[interleaved_row(r, head_dim)];
+  return out;
+}
+
+}  // namespace
+
+std::string shape_text(std::span<const uint64_t> shape) {
+  constexpr size_t most = 8;  // a malformed file may have a thousand dimensions
+  std::string text = "[";
+  for (size_t i = 0; i < shape.size() && i < most; ++i)
+    text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
+  return text + (shape.size() > most ? ", …]" : "]");
+}
+
+Checkpoint Checkpoint::open(const fs::path& path) {
+  Checkpoint checkpoint;
+  checkpoint.path_ = path;
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  if (!fs::exists(status)) throw InputError(path.string() + ": no such file or folder");
+  if (fs::is_directory(status)) {
+    checkpoint.config_json_ = read_config_json(path);
+    read_safetensors_folder(checkpoint);
+  } else if (fs::is_regular_file(status) && is_gguf_file(path)) {
+    checkpoint.is_gguf_ = true;
+    read_gguf(checkpoint);
+  } else {
+    throw InputError(path.string() +
+                     ": not a model; expected a Hugging Face folder (config.json, "
+                     "model.safetensors) or a .gguf file");
+  }
+  return checkpoint;
+}
+
+fs::path Checkpoint::config_file() const {
+  return is_gguf_ ? path_ : path_ / "config.json";
+}
+
+const StoredTensor& Checkpoint::tensor(const std::string& name,
+                                       const std::vector<uint64_t>& shape) const {
+  if (tensors_.empty() && !is_gguf_) throw_no_weights(path_, name);
+  const auto found = tensors_.find(name);
+  if (found == tensors_.end())
+    throw InputError(path_.string() + ": holds no tensor " + quoted(name) +
+                     ", which this configuration needs with shape " + shape_text(shape));
+  const StoredTensor& tensor = found->second;
+  const std::string where = tensor.file.string() + ": tensor " + quoted(tensor.stored_name);
+  if (tensor.shape != shape)
+    throw InputError(where + " has shape " + shape_text(tensor.shape) + ", expected " +
+                     shape_text(shape));
+  if (!tensor.unsupported_dtype.empty())
+    throw InputError(where + " has dtype " + tensor.unsupported_dtype +
+                     ", expected F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K or Q6_K");
+  return tensor;
+}
+
+StoredMatrix Checkpoint::matrix(const std::string& name, const std::vector<uint64_t>& shape) const {
+  if (shape.empty() || shape.size() > 2)
+    throw std::logic_error("a matrix has one or two dimensions, not " + shape_text(shape));
+  const StoredTensor& stored = tensor(name, shape);
+  StoredMatrix matrix;
+  matrix.data = stored.data;
+  matrix.dtype = stored.dtype;
+  matrix.rows = shape.size() == 2 ? shape[0] : 1;
+  matrix.cols = shape.back();
+  if (shape.size() == 2) matrix.interleaved_head_dim = stored.interleaved_head_dim;
+  return matrix;
+}
+
+std::vector<float> Checkpoint::vector(const std::string& name, uint64_t n) const {
+  const std::vector<float> values = widen_row(matrix(name, {n}), 0);
+  const size_t head_dim = tensors_.at(name).interleaved_head_dim;
+  return head_dim == 0 ? values : in_hugging_face_order(values, head_dim);
+}
+
+}  // namespace sinkref

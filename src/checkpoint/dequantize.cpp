@@ -1,0 +1,204 @@
+// Each formula is that of the gguf package's `dequantize`, operation by operation: multiplications
+// and additions round separately (the build forbids contraction), so the bits are equal too.
+#include "checkpoint/readers.h"
+
+namespace sinkref {
+
+namespace {
+
+float bf16_to_float(uint16_t bits) {
+  return std::bit_cast<float>(uint32_t{bits} << 16);
+}
+
+// Exact for all 65536 patterns; without branches, so that loops over it vectorise.
+float half_to_float(uint16_t half) {
+  constexpr uint32_t smallest_normal = 1u << 23;  // a half's exponent 1, moved to fp32's place
+  constexpr uint32_t infinity = 31u << 23;
+  const uint32_t sign = (half & 0x8000u) << 16;
+  const uint32_t magnitude = (half & 0x7fffu) << 13;
+  const uint32_t normal = magnitude + ((127 - 15) << 23);
+  const uint32_t infinite_or_nan = magnitude + ((255 - 31) << 23);
+  // A denormal is mantissa * 2^-24: 2^-14 * (1 + mantissa / 1024) - 2^-14, exactly.
+  const uint32_t denormal =
+      std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude + (113u << 23)) - 0x1p-14f);
+  const uint32_t finite = magnitude < smallest_normal ? denormal : normal;
+  return std::bit_cast<float>(sign | (magnitude >= infinity ? infinite_or_nan : finite));
+}
+
+float half_at(const std::byte* from) {
+  return half_to_float(load<uint16_t>(from));
+}
+uint8_t byte_at(const std::byte* from) {
+  return static_cast<uint8_t>(*from);
+}
+
+// f16 d | 32 × i8 q                                                           value = q·d
+void q8_0(const std::byte* block, float* out) {
+  const float d = half_at(block);
+  for (int i = 0; i < 32; ++i) out[i] = static_cast<float>(load<int8_t>(block + 2 + i)) * d;
+}
+
+// f16 d | 16 bytes: low nibbles are elements 0-15, high nibbles 16-31         value = d·(q - 8)
+void q4_0(const std::byte* block, float* out) {
+  const float d = half_at(block);
+  for (int i = 0; i < 16; ++i) {
+    const int q = byte_at(block + 2 + i);
+    out[i] = d * static_cast<float>((q & 15) - 8);
+    out[i + 16] = d * static_cast<float>((q >> 4) - 8);
+  }
+}
+
+// f16 d | f16 m | 16 bytes of nibbles as Q4_0                                 value = d·q + m
+void q4_1(const std::byte* block, float* out) {
+  const float d = half_at(block);
+  const float m = half_at(block + 2);
+  for (int i = 0; i < 16; ++i) {
+    const int q = byte_at(block + 4 + i);
+    out[i] = d * static_cast<float>(q & 15) + m;
+    out[i + 16] = d * static_cast<float>(q >> 4) + m;
+  }
+}
+
+// f16 d | u32 h: bit i is the fifth bit of element i | 16 bytes of nibbles    value = d·(q - 16)
+void q5_0(const std::byte* block, float* out) {
+  const float d = half_at(block);
+  const uint32_t h = load<uint32_t>(block + 2);
+  for (int i = 0; i < 16; ++i) {
+    const int q = byte_at(block + 6 + i);
+    const int low = (q & 15) | static_cast<int>((h >> i & 1) << 4);
+    const int high = (q >> 4) | static_cast<int>((h >> (i + 16) & 1) << 4);
+    out[i] = d * static_cast<float>(low - 16);
+    out[i + 16] = d * static_cast<float>(high - 16);
+  }
+}
+
+// f16 d | f16 m | u32 h as Q5_0 | 16 bytes of nibbles                         value = d·q + m
+void q5_1(const std::byte* block, float* out) {
+  const float d = half_at(block);
+  const float m = half_at(block + 2);
+  const uint32_t h = load<uint32_t>(block + 4);
+  for (int i = 0; i < 16; ++i) {
+    const int q = byte_at(block + 8 + i);
+    const int low = (q & 15) | static_cast<int>((h >> i & 1) << 4);
+    const int high = (q >> 4) | static_cast<int>((h >> (i + 16) & 1) << 4);
+    out[i] = d * static_cast<float>(low) + m;
+    out[i + 16] = d * static_cast<float>(high) + m;
+  }
+}
+
+// The 6-bit scale s and minimum m of each of the 8 groups of 32 in a Q4_K or Q5_K block:
+//   bytes 0-3: s0-s3, bytes 4-7: m0-m3, each with two bits of group j + 4 on top;
+//   bytes 8-11: low nibbles s4-s7, high nibbles m4-m7.
+struct Scale {
+  float s, m;
+};
+Scale group_scale(const std::byte* scales, int group) {
+  const int j = group % 4;
+  const int a = byte_at(scales + j);
+  const int b = byte_at(scales + 4 + j);
+  if (group < 4) return {static_cast<float>(a & 63), static_cast<float>(b & 63)};
+  const int c = byte_at(scales + 8 + j);
+  return {static_cast<float>((c & 15) | (a >> 6 << 4)),
+          static_cast<float>((c >> 4) | (b >> 6 << 4))};
+}
+
+// f16 d | f16 dmin | 12 bytes of scales | 4 × 32 bytes: low nibbles are one group of 32, high
+// nibbles the next                                               value = (d·s)·q - dmin·m
+void q4_k(const std::byte* block, float* out) {
+  const float d = half_at(block);
+  const float dmin = half_at(block + 2);
+  for (int group = 0; group < 8; ++group) {
+    const Scale scale = group_scale(block + 4, group);
+    const float ds = d * scale.s;
+    const float dm = dmin * scale.m;
+    const std::byte* nibbles = block + 16 + group / 2 * 32;
+    const int shift = group % 2 * 4;
+    for (int i = 0; i < 32; ++i)
+      out[group * 32 + i] = ds * static_cast<float>(byte_at(nibbles + i) >> shift & 15) - dm;
+  }
+}
+
+// As Q4_K with 32 bytes h before the nibbles: bit g of h[i] is the fifth bit of element i of group
+// g
+void q5_k(const std::byte* block, float* out) {
+  const float d = half_at(block);
+  const float dmin = half_at(block + 2);
+  const std::byte* h = block + 16;
+  for (int group = 0; group < 8; ++group) {
+    const Scale scale = group_scale(block + 4, group);
+    const float ds = d * scale.s;
+    const float dm = dmin * scale.m;
+    const std::byte* nibbles = block + 48 + group / 2 * 32;
+    const int shift = group % 2 * 4;
+    for (int i = 0; i < 32; ++i) {
+      const int q = (byte_at(nibbles + i) >> shift & 15) | (byte_at(h + i) >> group & 1) << 4;
+      out[group * 32 + i] = ds * static_cast<float>(q) - dm;
+    }
+  }
+}
+
+// 128 bytes of nibbles | 64 bytes h of bit pairs | 16 × i8 scale of 16 elements each | f16 d
+// Each half of 128 elements has 64 bytes of nibbles (low: elements 0-63, high: 64-127) and 32 of
+// h, whose bit pair p belongs to elements 32p … 32p + 31.                value = (d·s)·(q - 32)
+void q6_k(const std::byte* block, float* out) {
+  const float d = half_at(block + 208);
+  for (int group = 0; group < 16; ++group) {
+    const float ds = d * static_cast<float>(load<int8_t>(block + 192 + group));
+    const int half = group / 8;
+    const int first = group % 8 * 16;  // within the half
+    const std::byte* nibbles = block + half * 64 + first % 64;
+    const int nibble_shift = first / 64 * 4;
+    const std::byte* pairs = block + 128 + half * 32 + first % 32;
+    const int pair_shift = first / 32 * 2;
+    for (int i = 0; i < 16; ++i) {
+      const int low = byte_at(nibbles + i) >> nibble_shift & 15;
+      const int high = byte_at(pairs + i) >> pair_shift & 3;
+      out[group * 16 + i] = ds * static_cast<float>((low | high << 4) - 32);
+    }
+  }
+}
+
+template <void (*widen_block)(const std::byte*, float*)>
+void widen_blocks(const DTypeInfo& type, const std::byte* row, size_t begin, size_t end,
+                  float* out) {
+  for (size_t i = begin; i < end; i += type.block, out += type.block)
+    widen_block(row + i / type.block * type.bytes, out);
+}
+
+template <float (*to_float)(uint16_t)>
+void widen_16_bit(const std::byte* row, size_t begin, size_t end, float* out) {
+  for (size_t i = begin; i < end; ++i) out[i - begin] = to_float(load<uint16_t>(row + 2 * i));
+}
+
+}  // namespace
+
+void widen(DType dtype, const std::byte* row, size_t begin, size_t end, float* out) {
+  const DTypeInfo& type = dtype_info(dtype);
+  switch (dtype) {
+    case DType::F32:
+      std::memcpy(out, row + 4 * begin, 4 * (end - begin));
+      return;
+    case DType::F16:
+      return widen_16_bit<half_to_float>(row, begin, end, out);
+    case DType::BF16:
+      return widen_16_bit<bf16_to_float>(row, begin, end, out);
+    case DType::Q8_0:
+      return widen_blocks<q8_0>(type, row, begin, end, out);
+    case DType::Q4_0:
+      return widen_blocks<q4_0>(type, row, begin, end, out);
+    case DType::Q4_1:
+      return widen_blocks<q4_1>(type, row, begin, end, out);
+    case DType::Q5_0:
+      return widen_blocks<q5_0>(type, row, begin, end, out);
+    case DType::Q5_1:
+      return widen_blocks<q5_1>(type, row, begin, end, out);
+    case DType::Q4_K:
+      return widen_blocks<q4_k>(type, row, begin, end, out);
+    case DType::Q5_K:
+      return widen_blocks<q5_k>(type, row, begin, end, out);
+    case DType::Q6_K:
+      return widen_blocks<q6_k>(type, row, begin, end, out);
+  }
+}
+
+}  // namespace sinkref

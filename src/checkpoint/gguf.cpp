@@ -1,0 +1,331 @@
+// https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 and 3:
+//
+//   "GGUF" | u32 version | u64 tensors | u64 keys | keys | tensor infos | padding | data
+//   key:         string name, u32 type, value        string: u64 length, bytes
+//   tensor info: string name, u32 n, u64 size[n] (innermost first), u32 type, u64 offset
+//
+// Tensors lie in the order of their infos, each starting at the next multiple of the alignment.
+#include "checkpoint/gguf_names.h"
+#include "checkpoint/gguf_reader.h"
+
+namespace sinkref {
+
+using nlohmann::json;
+
+namespace {
+
+// Far above every real file (vocabularies have 256k tokens), low enough to bound memory.
+constexpr uint64_t longest_key = 65535;
+constexpr uint64_t longest_name = 64;  // GGML_MAX_NAME
+constexpr uint64_t longest_string = 256u << 20;
+constexpr uint64_t longest_array = 16u << 20;
+constexpr uint32_t largest_alignment = 1u << 24;
+
+struct FileDType {
+  uint32_t number;
+  const char* name;
+  uint64_t block;  // elements
+  uint64_t bytes;  // of one block
+  std::optional<DType> usable;
+};
+
+constexpr FileDType file_dtypes[] = {
+    {0, "F32", 1, 4, DType::F32},
+    {1, "F16", 1, 2, DType::F16},
+    {2, "Q4_0", 32, 18, DType::Q4_0},
+    {3, "Q4_1", 32, 20, DType::Q4_1},
+    {6, "Q5_0", 32, 22, DType::Q5_0},
+    {7, "Q5_1", 32, 24, DType::Q5_1},
+    {8, "Q8_0", 32, 34, DType::Q8_0},
+    {9, "Q8_1", 32, 40, {}},
+    {10, "Q2_K", 256, 84, {}},
+    {11, "Q3_K", 256, 110, {}},
+    {12, "Q4_K", 256, 144, DType::Q4_K},
+    {13, "Q5_K", 256, 176, DType::Q5_K},
+    {14, "Q6_K", 256, 210, DType::Q6_K},
+    {15, "Q8_K", 256, 292, {}},
+    {16, "IQ2_XXS", 256, 66, {}},
+    {17, "IQ2_XS", 256, 74, {}},
+    {18, "IQ3_XXS", 256, 98, {}},
+    {19, "IQ1_S", 256, 50, {}},
+    {20, "IQ4_NL", 32, 18, {}},
+    {21, "IQ3_S", 256, 110, {}},
+    {22, "IQ2_S", 256, 82, {}},
+    {23, "IQ4_XS", 256, 136, {}},
+    {24, "I8", 1, 1, {}},
+    {25, "I16", 1, 2, {}},
+    {26, "I32", 1, 4, {}},
+    {27, "I64", 1, 8, {}},
+    {28, "F64", 1, 8, {}},
+    {29, "IQ1_M", 256, 56, {}},
+    {30, "BF16", 1, 2, DType::BF16},
+    {34, "TQ1_0", 256, 54, {}},
+    {35, "TQ2_0", 256, 66, {}},
+    {39, "MXFP4", 32, 17, {}},
+    {40, "NVFP4", 64, 36, {}},
+    {41, "Q1_0", 128, 18, {}},
+};
+
+enum ValueType : uint32_t {
+  U8,
+  I8,
+  U16,
+  I16,
+  U32,
+  I32,
+  F32,
+  Bool,
+  String,
+  Array,
+  U64,
+  I64,
+  F64,
+  value_types
+};
+
+// The least a value takes in the file: bounds an array's length by the bytes that are left.
+uint64_t least_bytes(uint32_t type) {
+  constexpr uint64_t bytes[value_types] = {1, 1, 2, 2, 4, 4, 4, 1, 8, 12, 8, 8, 8};
+  return bytes[type];
+}
+
+bool read_bool(GgufReader& in, const std::string& what) {
+  const uint8_t value = in.number<uint8_t>(what);
+  if (value > 1) in.fail(what + " is the boolean " + std::to_string(value) + ", expected 0 or 1");
+  return value == 1;
+}
+
+json read_scalar(GgufReader& in, uint32_t type, const std::string& what) {
+  switch (type) {
+    case U8:
+      return in.number<uint8_t>(what);
+    case I8:
+      return in.number<int8_t>(what);
+    case U16:
+      return in.number<uint16_t>(what);
+    case I16:
+      return in.number<int16_t>(what);
+    case U32:
+      return in.number<uint32_t>(what);
+    case I32:
+      return in.number<int32_t>(what);
+    case F32:
+      return in.number<float>(what);
+    case Bool:
+      return read_bool(in, what);
+    case String:
+      return in.string(what, longest_string);
+    case U64:
+      return in.number<uint64_t>(what);
+    case I64:
+      return in.number<int64_t>(what);
+    case F64:
+      return in.number<double>(what);
+    default:
+      in.fail(what + " has value type " + std::to_string(type) + ", expected 0 to 12");
+  }
+}
+
+json read_array(GgufReader& in, const std::string& what) {
+  const uint32_t type = in.number<uint32_t>(what);
+  if (type >= value_types || type == Array)
+    in.fail(what + " is an array of value type " + std::to_string(type) +
+            ", expected numbers, booleans or strings");
+  const uint64_t count = in.number<uint64_t>(what);
+  if (count > longest_array || count > in.left() / least_bytes(type))
+    in.fail(what + " is an array of " + std::to_string(count) + " elements, expected at most " +
+            std::to_string(std::min(longest_array, in.left() / least_bytes(type))));
+  json::array_t values;
+  values.reserve(count);
+  for (uint64_t i = 0; i < count; ++i) values.push_back(read_scalar(in, type, what));
+  return values;
+}
+
+void read_metadata(GgufReader& in, uint64_t count, std::map<std::string, json>& metadata) {
+  for (uint64_t i = 0; i < count; ++i) {
+    const std::string key = in.string("key " + std::to_string(i), longest_key);
+    if (key.empty()) in.fail("key " + std::to_string(i) + " is empty");
+    const std::string what = "metadata " + quoted(key);
+    if (metadata.count(key)) in.fail(what + " stands twice in the file");
+    const uint32_t type = in.number<uint32_t>(what);
+    metadata[key] = type == Array ? read_array(in, what) : read_scalar(in, type, what);
+  }
+}
+
+const FileDType& file_dtype(const GgufReader& in, uint32_t number, const std::string& what) {
+  for (const FileDType& known : file_dtypes)
+    if (known.number == number) return known;
+  in.fail(what + " has the unknown ggml type " + std::to_string(number));
+}
+
+std::vector<uint64_t> read_shape(GgufReader& in, const std::string& what) {
+  const uint32_t dimensions = in.number<uint32_t>(what);
+  if (dimensions < 1 || dimensions > 4)
+    in.fail(what + " has " + std::to_string(dimensions) + " dimensions, expected 1 to 4");
+  std::vector<uint64_t> shape(dimensions);
+  for (uint64_t& size : shape) {
+    size = in.number<uint64_t>(what);
+    if (size == 0 || size > INT64_MAX)
+      in.fail(what + " has a dimension of " + std::to_string(size) + ", expected 1 to 2^63-1");
+  }
+  std::reverse(shape.begin(), shape.end());
+  return shape;
+}
+
+uint64_t bytes_of(const GgufReader& in, const std::vector<uint64_t>& shape, const FileDType& dtype,
+                  const std::string& what) {
+  if (shape.back() % dtype.block != 0)
+    in.fail(what + " has rows of " + std::to_string(shape.back()) +
+            " elements, expected a multiple of " + dtype.name + "'s block of " +
+            std::to_string(dtype.block));
+  std::vector<uint64_t> factors = shape;
+  factors.back() /= dtype.block;
+  factors.push_back(dtype.bytes);
+  const std::optional<uint64_t> bytes = product(factors);
+  if (!bytes) in.fail(what + " has shape " + shape_text(shape) + ", which overflows 64 bits");
+  return *bytes;
+}
+
+struct TensorInfo {
+  StoredTensor tensor;
+  uint64_t offset;
+};
+
+TensorInfo read_info(GgufReader& in, uint64_t index) {
+  TensorInfo info;
+  info.tensor.stored_name = in.string("name of tensor " + std::to_string(index), longest_name);
+  const std::string what = "tensor " + quoted(info.tensor.stored_name);
+  info.tensor.shape = read_shape(in, what);
+  const FileDType& dtype = file_dtype(in, in.number<uint32_t>(what), what);
+  if (dtype.usable)
+    info.tensor.dtype = *dtype.usable;
+  else
+    info.tensor.unsupported_dtype = dtype.name;
+  info.tensor.bytes = bytes_of(in, info.tensor.shape, dtype, what);
+  info.offset = in.number<uint64_t>(what);
+  return info;
+}
+
+uint64_t alignment(const GgufReader& in, const std::map<std::string, json>& metadata) {
+  const auto found = metadata.find("general.alignment");
+  if (found == metadata.end()) return 32;
+  const json& value = found->second;
+  if (!value.is_number_unsigned() || value > largest_alignment || value < 8u ||
+      !std::has_single_bit(value.get<uint64_t>()))
+    in.fail("metadata \"general.alignment\" is " +
+            quoted(value.dump(-1, ' ', true, json::error_handler_t::replace)) +
+            ", expected a power of two from 8 to 2^24");
+  return value.get<uint64_t>();
+}
+
+// `end` is below 2^63 as it has been compared with the file's size, so this cannot overflow.
+uint64_t padded(uint64_t end, uint64_t alignment) {
+  return (end + alignment - 1) / alignment * alignment;
+}
+
+// Sets each tensor's place; the data start at the next multiple of the alignment after the header.
+void place(const GgufReader& in, std::span<const std::byte> file, std::vector<TensorInfo>& infos,
+           uint64_t alignment) {
+  const uint64_t start = padded(in.position(), alignment);
+  const uint64_t size = start < file.size() ? file.size() - start : 0;
+  uint64_t next = 0;
+  uint64_t end = 0;
+  for (TensorInfo& info : infos) {
+    const std::string what = "tensor " + quoted(info.tensor.stored_name);
+    if (info.offset != next)
+      in.fail(what + " lies at offset " + std::to_string(info.offset) + ", expected " +
+              std::to_string(next) + " (contiguous, alignment " + std::to_string(alignment) + ")");
+    if (next > size || info.tensor.bytes > size - next)
+      in.fail(what + " ends at byte " + std::to_string(start + next) + " + " +
+              std::to_string(info.tensor.bytes) + ", but the file has " +
+              std::to_string(file.size()) + " bytes; it is truncated, download it again");
+    info.tensor.data = file.data() + start + next;
+    end = next + info.tensor.bytes;
+    next = padded(end, alignment);
+  }
+  if (size > next) in.fail("holds " + std::to_string(size - next) + " bytes after its last tensor");
+}
+
+uint64_t read_count(GgufReader& in, const std::string& what, uint64_t least_bytes_each) {
+  const uint64_t count = in.number<uint64_t>("the number of " + what);
+  if (count > in.left() / least_bytes_each)
+    in.fail("claims " + std::to_string(count) + " " + what + ", more than its " +
+            std::to_string(in.left()) + " bytes can hold");
+  return count;
+}
+
+void check_magic_and_version(GgufReader& in) {
+  const uint32_t magic = in.left() < 4 ? 0 : in.number<uint32_t>("magic");
+  if (magic != 0x46554747)  // "GGUF"
+    in.fail("does not start with \"GGUF\"; not a GGUF file");
+  const uint32_t version = in.number<uint32_t>("version");
+  if (version == 0x02000000 || version == 0x03000000)
+    in.fail("is a big-endian GGUF file, expected little-endian");
+  if (version != 2 && version != 3)
+    in.fail("GGUF version is " + std::to_string(version) + ", expected 2 or 3");
+}
+
+// What makes a GGUF file something else than a whole dense LLaMA/Mistral model.
+void check_model_kind(const GgufReader& in, const std::map<std::string, json>& metadata) {
+  const auto value = [&](const char* key) {
+    const auto found = metadata.find(key);
+    return found == metadata.end() ? json() : found->second;
+  };
+  const json architecture = value("general.architecture");
+  if (!architecture.is_string()) in.fail("metadata \"general.architecture\" is missing");
+  if (architecture != "llama")
+    in.fail("general.architecture is " + quoted(architecture.get<std::string>()) +
+            ", expected \"llama\" (LLaMA and Mistral models)");
+  const json split = value("split.count");
+  if (split.is_number() && split > 1)
+    in.fail("is one of several files (split.count); merge them with llama-gguf-split --merge");
+}
+
+// q and k of GGUF's llama architecture are interleaved, so their head dimension must be known.
+uint64_t head_dim_of(const GgufReader& in, const std::map<std::string, json>& metadata) {
+  const auto size = [&](const std::string& key) -> uint64_t {
+    const auto found = metadata.find(key);
+    if (found == metadata.end()) in.fail("metadata " + quoted(key) + " is missing");
+    if (!found->second.is_number_unsigned() || found->second == 0u)
+      in.fail("metadata " + quoted(key) + " is not a positive integer");
+    return found->second.get<uint64_t>();
+  };
+  if (metadata.count("llama.attention.key_length")) return size("llama.attention.key_length");
+  return size("llama.embedding_length") / size("llama.attention.head_count");
+}
+
+void mark_interleaved(const GgufReader& in, StoredTensor& tensor, uint64_t head_dim) {
+  if (head_dim == 0 || head_dim % 2 != 0 || tensor.shape[0] % head_dim != 0)
+    in.fail("tensor " + quoted(tensor.stored_name) + " has shape " + shape_text(tensor.shape) +
+            ", expected heads of an even head dimension; the metadata give " +
+            std::to_string(head_dim));
+  tensor.interleaved_head_dim = head_dim;
+}
+
+}  // namespace
+
+void read_gguf(Checkpoint& checkpoint) {
+  const MappedFile& file =
+      *checkpoint.files_.emplace_back(std::make_shared<const MappedFile>(checkpoint.path_));
+  GgufReader in(file);
+  check_magic_and_version(in);
+  const uint64_t tensor_count = read_count(in, "tensors", 8 + 4 + 8 + 4 + 8);
+  const uint64_t key_count = read_count(in, "metadata keys", 8 + 4 + 1);
+  read_metadata(in, key_count, checkpoint.gguf_metadata_);
+  check_model_kind(in, checkpoint.gguf_metadata_);
+  std::vector<TensorInfo> infos;
+  for (uint64_t i = 0; i < tensor_count; ++i) infos.push_back(read_info(in, i));
+  place(in, file.bytes(), infos, alignment(in, checkpoint.gguf_metadata_));
+  for (TensorInfo& info : infos) {
+    info.tensor.file = checkpoint.path_;
+    const std::string name = hugging_face_name(info.tensor.stored_name);
+    if (is_rotated(info.tensor.stored_name))
+      mark_interleaved(in, info.tensor, head_dim_of(in, checkpoint.gguf_metadata_));
+    const auto [where, added] = checkpoint.tensors_.emplace(name, info.tensor);
+    if (!added)
+      in.fail("tensor " + quoted(info.tensor.stored_name) + " stands twice in the file (" +
+              quoted(name) + ")");
+  }
+}
+
+}  // namespace sinkref

@@ -1,0 +1,51 @@
+#pragma once
+
+#include <algorithm>
+#include <string>
+
+#include "checkpoint/readers.h"
+#include "sinkref/error.h"
+
+namespace sinkref {
+
+/// Walks through a GGUF header. Every read is checked against the end of the file, and every
+/// length against the bytes that are left, before anything is allocated for it.
+class GgufReader {
+ public:
+  explicit GgufReader(const MappedFile& file) : file_(file) {}
+
+  uint64_t position() const { return position_; }
+  uint64_t left() const { return file_.bytes().size() - position_; }
+
+  template <class T>
+  T number(const std::string& what) {
+    return load<T>(take(sizeof(T), what));
+  }
+
+  std::string string(const std::string& what, uint64_t longest) {
+    const uint64_t length = number<uint64_t>(what);
+    if (length > std::min(longest, left()))
+      fail(what + " is " + std::to_string(length) + " bytes long, expected at most " +
+           std::to_string(std::min(longest, left())));
+    return {reinterpret_cast<const char*>(take(length, what)), length};
+  }
+
+  [[noreturn]] void fail(const std::string& problem) const {
+    throw InputError(file_.path().string() + ": " + problem);
+  }
+
+ private:
+  const std::byte* take(uint64_t bytes, const std::string& what) {
+    if (bytes > left())
+      fail("ends within " + what + " at byte " + std::to_string(file_.bytes().size()) +
+           "; the file is truncated, download it again");
+    const std::byte* here = file_.bytes().data() + position_;
+    position_ += bytes;
+    return here;
+  }
+
+  const MappedFile& file_;
+  uint64_t position_ = 0;
+};
+
+}  // namespace sinkref

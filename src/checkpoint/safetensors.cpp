@@ -1,0 +1,251 @@
+// https://github.com/huggingface/safetensors#format, read strictly: whatever the README disallows
+// is refused, also where the reference implementation lets it pass (leading spaces, duplicate
+// keys).
+//
+//   u64 N | N bytes of JSON header | data
+//   header: {"name": {"dtype": "F16", "shape": [2, 3], "data_offsets": [begin, end]}, …,
+//            "__metadata__": {string: string}}
+#include <algorithm>
+#include <set>
+
+#include "checkpoint/json_file.h"
+#include "checkpoint/readers.h"
+#include "sinkref/error.h"
+
+namespace sinkref {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+namespace {
+
+constexpr uint64_t longest_header = 100'000'000;  // the reference's limit
+
+struct FileDType {
+  const char* name;
+  uint64_t bits;
+  std::optional<DType> usable;
+};
+
+constexpr FileDType file_dtypes[] = {
+    {"F32", 32, DType::F32}, {"F16", 16, DType::F16}, {"BF16", 16, DType::BF16}, {"BOOL", 8, {}},
+    {"F4", 4, {}},           {"F6_E2M3", 6, {}},      {"F6_E3M2", 6, {}},        {"U8", 8, {}},
+    {"I8", 8, {}},           {"F8_E5M2", 8, {}},      {"F8_E4M3", 8, {}},        {"F8_E8M0", 8, {}},
+    {"F8_E4M3FNUZ", 8, {}},  {"F8_E5M2FNUZ", 8, {}},  {"I16", 16, {}},           {"U16", 16, {}},
+    {"I32", 32, {}},         {"U32", 32, {}},         {"C64", 64, {}},           {"F64", 64, {}},
+    {"I64", 64, {}},         {"U64", 64, {}},
+};
+
+const FileDType& file_dtype(const json& value, const std::string& where) {
+  if (!value.is_string())
+    throw InputError(where + "dtype is of type " + value.type_name() + ", expected a string");
+  const std::string& name = value.get_ref<const std::string&>();
+  const auto found = std::find_if(std::begin(file_dtypes), std::end(file_dtypes),
+                                  [&](const FileDType& known) { return name == known.name; });
+  if (found == std::end(file_dtypes))
+    throw InputError(where + "dtype is " + quoted(name) +
+                     ", expected one of the safetensors format");
+  return *found;
+}
+
+std::vector<uint64_t> sizes(const json& value, const std::string& what) {
+  if (!value.is_array())
+    throw InputError(what + " is of type " + value.type_name() + ", expected an array");
+  std::vector<uint64_t> out;
+  for (const json& element : value) {
+    if (!element.is_number_unsigned())
+      throw InputError(what + " holds " + quoted(element.dump()) +
+                       ", expected integers from 0 to 2^64-1");
+    out.push_back(element.get<uint64_t>());
+  }
+  return out;
+}
+
+void check_fields(const json& entry, const std::string& where) {
+  if (!entry.is_object())
+    throw InputError(where + "is of type " + entry.type_name() + ", expected an object");
+  for (const char* field : {"dtype", "shape", "data_offsets"})
+    if (!entry.contains(field)) throw InputError(where + "has no " + field);
+  for (const auto& [field, value] : entry.items())
+    if (field != "dtype" && field != "shape" && field != "data_offsets")
+      throw InputError(where + "has the unknown field " + quoted(field));
+}
+
+// One entry of the header; `data` is where the file's offsets count from.
+StoredTensor read_entry(const MappedFile& file, const std::string& name, const json& entry,
+                        std::span<const std::byte> data) {
+  const std::string where = file.path().string() + ": tensor " + quoted(name) + ": ";
+  check_fields(entry, where);
+  StoredTensor tensor;
+  tensor.file = file.path();
+  tensor.stored_name = name;
+  const FileDType& dtype = file_dtype(entry["dtype"], where);
+  if (dtype.usable)
+    tensor.dtype = *dtype.usable;
+  else
+    tensor.unsupported_dtype = dtype.name;
+  tensor.shape = sizes(entry["shape"], where + "shape");
+  const std::vector<uint64_t> offsets = sizes(entry["data_offsets"], where + "data_offsets");
+  if (offsets.size() != 2 || offsets[0] > offsets[1] || offsets[1] > data.size())
+    throw InputError(where + "data_offsets are " + shape_text(offsets) +
+                     ", expected [begin, end] within the " + std::to_string(data.size()) +
+                     " bytes of data; the file may be truncated");
+  std::vector<uint64_t> bit_factors = tensor.shape;
+  bit_factors.push_back(dtype.bits);
+  const std::optional<uint64_t> bits = product(bit_factors);
+  tensor.bytes = offsets[1] - offsets[0];
+  if (!bits || *bits % 8 != 0 || *bits / 8 != tensor.bytes)
+    throw InputError(where + "shape " + shape_text(tensor.shape) + " of " + dtype.name + " takes " +
+                     (bits ? std::to_string(*bits / 8) : "more than 2^61") +
+                     " bytes, but data_offsets span " + std::to_string(tensor.bytes));
+  tensor.data = data.data() + offsets[0];
+  return tensor;
+}
+
+json read_header(const MappedFile& file) {
+  const std::string name = file.path().string();
+  const std::span<const std::byte> bytes = file.bytes();
+  constexpr std::string_view pointer = "version https://git-lfs";
+  if (bytes.size() >= pointer.size() &&
+      std::memcmp(bytes.data(), pointer.data(), pointer.size()) == 0)
+    throw InputError(name + ": is a git-lfs pointer, not the file itself; run git lfs pull");
+  if (bytes.size() < 8)
+    throw InputError(name + ": holds " + std::to_string(bytes.size()) +
+                     " bytes, expected a safetensors file (8 bytes of header length first)");
+  const uint64_t length = load<uint64_t>(bytes.data());
+  if (length == 0 || length > longest_header || length > bytes.size() - 8)
+    throw InputError(name + ": header length is " + std::to_string(length) + " in a file of " +
+                     std::to_string(bytes.size()) +
+                     " bytes; not a safetensors file, or truncated (download it again)");
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + 8, length);
+  if (text.front() != '{') throw InputError(name + ": header does not start with '{'");
+  return parse_json(text, name + ": header");
+}
+
+void check_metadata(const MappedFile& file, const json& metadata) {
+  const std::string where = file.path().string() + ": __metadata__ ";
+  if (!metadata.is_object())
+    throw InputError(where + "is of type " + metadata.type_name() + ", expected an object");
+  for (const auto& [key, value] : metadata.items())
+    if (!value.is_string())
+      throw InputError(where + "value of " + quoted(key) + " is of type " + value.type_name() +
+                       ", expected a string");
+}
+
+// Every byte of the data belongs to exactly one tensor.
+void check_contiguous(const MappedFile& file, const std::map<std::string, StoredTensor>& tensors,
+                      std::span<const std::byte> data) {
+  std::vector<const StoredTensor*> in_order;
+  for (const auto& [name, tensor] : tensors) in_order.push_back(&tensor);
+  std::sort(in_order.begin(), in_order.end(), [](const StoredTensor* a, const StoredTensor* b) {
+    return std::pair(a->data, a->bytes) < std::pair(b->data, b->bytes);
+  });
+  uint64_t end = 0;
+  for (const StoredTensor* tensor : in_order) {
+    const uint64_t begin = tensor->data - data.data();
+    if (begin != end)
+      throw InputError(file.path().string() + ": tensor " + quoted(tensor->stored_name) +
+                       ": data_offsets begin at " + std::to_string(begin) + ", expected " +
+                       std::to_string(end) + (begin < end ? " (overlap)" : " (gap)"));
+    end = begin + tensor->bytes;
+  }
+  if (end != data.size())
+    throw InputError(file.path().string() + ": holds " + std::to_string(data.size()) +
+                     " bytes of data, but its tensors take " + std::to_string(end));
+}
+
+const MappedFile& map_file(const fs::path& path,
+                           std::vector<std::shared_ptr<const MappedFile>>& files) {
+  return *files.emplace_back(std::make_shared<const MappedFile>(path));
+}
+
+// A shard's name comes from a file that may be hostile: it must stay within the folder.
+void check_shard_name(const fs::path& index, const std::string& name) {
+  const bool plain =
+      !name.empty() && name != "." && name != ".." &&
+      name.find_first_of("/\\") == std::string::npos &&
+      std::none_of(name.begin(), name.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; });
+  if (!plain)
+    throw InputError(index.string() + ": weight_map names the file " + quoted(name) +
+                     ", expected a plain file name in the same folder");
+}
+
+// Tensor name -> shard. `metadata.total_size` is not checked: it is often wrong, and nothing needs
+// it.
+std::map<std::string, std::string> read_index(const fs::path& index) {
+  const json document = read_json_file(index, longest_header);
+  if (!document.is_object() || !document.contains("weight_map") ||
+      !document["weight_map"].is_object() || document["weight_map"].empty())
+    throw InputError(index.string() +
+                     ": has no weight_map, expected an object from tensor names to file names");
+  std::map<std::string, std::string> shard_of;
+  for (const auto& [name, shard] : document["weight_map"].items()) {
+    if (!shard.is_string())
+      throw InputError(index.string() + ": weight_map value of " + quoted(name) + " is of type " +
+                       shard.type_name() + ", expected a file name");
+    check_shard_name(index, shard.get_ref<const std::string&>());
+    shard_of[name] = shard.get<std::string>();
+  }
+  return shard_of;
+}
+
+// LLaMA-1 conversions left tables of RoPE frequencies in the shards, not always in the index.
+bool is_stray(const std::string& name) {
+  return name.ends_with("rotary_emb.inv_freq");
+}
+
+void add_shard(std::map<std::string, StoredTensor>& all, const MappedFile& file,
+               const std::string& shard, const std::map<std::string, std::string>& shard_of) {
+  for (auto& [name, tensor] : read_safetensors(file)) {
+    const auto expected = shard_of.find(name);
+    if (expected == shard_of.end() && is_stray(name)) continue;
+    if (expected == shard_of.end() || expected->second != shard)
+      throw InputError(file.path().string() + ": holds tensor " + quoted(name) +
+                       ", but model.safetensors.index.json " +
+                       (expected == shard_of.end() ? "does not name it"
+                                                   : "puts it in " + quoted(expected->second)));
+    all.emplace(name, tensor);
+  }
+}
+
+}  // namespace
+
+std::map<std::string, StoredTensor> read_safetensors(const MappedFile& file) {
+  const json header = read_header(file);
+  const std::span<const std::byte> data =
+      file.bytes().subspan(8 + load<uint64_t>(file.bytes().data()));
+  std::map<std::string, StoredTensor> tensors;
+  for (const auto& [name, entry] : header.items()) {
+    if (name == "__metadata__")
+      check_metadata(file, entry);
+    else
+      tensors.emplace(name, read_entry(file, name, entry, data));
+  }
+  check_contiguous(file, tensors, data);
+  return tensors;
+}
+
+void read_safetensors_folder(Checkpoint& checkpoint) {
+  // In transformers' order: the single file wins over an index beside it.
+  const fs::path single = checkpoint.path_ / "model.safetensors";
+  const fs::path index = checkpoint.path_ / "model.safetensors.index.json";
+  if (fs::exists(fs::symlink_status(single))) {
+    checkpoint.tensors_ = read_safetensors(map_file(single, checkpoint.files_));
+    return;
+  }
+  if (!fs::exists(fs::symlink_status(index))) return;
+  const std::map<std::string, std::string> shard_of = read_index(index);
+  std::set<std::string> shards;
+  for (const auto& [name, shard] : shard_of) shards.insert(shard);
+  for (const std::string& shard : shards) {
+    const MappedFile& file = map_file(checkpoint.path_ / shard, checkpoint.files_);
+    add_shard(checkpoint.tensors_, file, shard, shard_of);
+  }
+  for (const auto& [name, shard] : shard_of)
+    if (!checkpoint.has(name))
+      throw InputError(
+          (checkpoint.path_ / shard).string() + ": holds no tensor " + quoted(name) +
+          ", but model.safetensors.index.json puts it there; the download is incomplete");
+}
+
+}  // namespace sinkref

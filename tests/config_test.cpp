@@ -1,0 +1,433 @@
+#include "sinkref/config.h"
+
+#include <cmath>
+
+#include "checkpoint_builder.h"
+
+using namespace sinkref;
+using nlohmann::json;
+
+namespace {
+
+ModelConfig read_folder(const json& config, const std::vector<BuiltTensor>& tensors = {}) {
+  TempDir dir;
+  dir.write("config.json", config.dump());
+  if (!tensors.empty()) dir.write("model.safetensors", safetensors_file(tensors));
+  return read_config(Checkpoint::open(dir.path()));
+}
+
+ModelConfig read_file(const GgufBuilder& gguf) {
+  TempDir dir;
+  return read_config(Checkpoint::open(dir.write("model.gguf", gguf.build())));
+}
+
+// tiny_config() with a merge patch (null removes a key).
+json changed(const json& patch) {
+  json config = tiny_config();
+  config.merge_patch(patch);
+  return config;
+}
+
+// merge_patch cannot set a key to null.
+json with_null(const std::string& key) {
+  json config = tiny_config();
+  config[key] = nullptr;
+  return config;
+}
+
+json mistral(const json& patch = json::object()) {
+  json config = changed({{"model_type", "mistral"}});
+  config.merge_patch(patch);
+  return config;
+}
+
+void refuses(const json& config, const std::vector<std::string>& parts) {
+  INFO(config.dump());
+  std::vector<std::string> all = parts;
+  all.push_back("config.json");
+  input_error([&] { read_folder(config); }, all);
+}
+
+void refuses_gguf(const GgufBuilder& gguf, const std::vector<std::string>& parts) {
+  std::vector<std::string> all = parts;
+  all.push_back("model.gguf");
+  input_error([&] { read_file(gguf); }, all);
+}
+
+}  // namespace
+
+TEST_CASE("config: a minimal LLaMA folder has the class defaults of transformers") {
+  const ModelConfig config = read_folder(tiny_config());
+  CHECK(config.model_type == "llama");
+  CHECK(config.vocab_size == 16);
+  CHECK(config.hidden_size == 8);
+  CHECK(config.intermediate_size == 12);
+  CHECK(config.layers == 1);
+  CHECK(config.heads == 2);
+  CHECK(config.kv_heads == 1);
+  CHECK(config.head_dim == 4);
+  CHECK(config.rms_norm_eps == 1e-5);
+  CHECK(config.max_positions == 64);
+  CHECK(!config.sliding_window);
+  CHECK(config.rope.theta == 10000.0);
+  CHECK(config.rope.scaling == RopeScaling::None);
+  CHECK(config.rope.factor == 1.0);
+  CHECK(!config.attention_bias);
+  CHECK(!config.mlp_bias);
+  CHECK(!config.tied_output);
+  CHECK(config.bos_id == 1);
+  CHECK(config.eos_ids == std::vector<int>{2});
+  CHECK(read_folder(changed({{"rms_norm_eps", nullptr}})).rms_norm_eps == 1e-6);
+}
+
+TEST_CASE("config: key/value heads default to all heads in LLaMA and to 8 in Mistral") {
+  CHECK(read_folder(changed({{"num_key_value_heads", nullptr}})).kv_heads == 2);
+  CHECK(read_folder(mistral({{"num_key_value_heads", nullptr},
+                             {"num_attention_heads", 8},
+                             {"hidden_size", 16}}))
+            .kv_heads == 8);
+  json null_heads = mistral();
+  null_heads["num_key_value_heads"] = nullptr;
+  CHECK(read_folder(null_heads).kv_heads == 2);
+}
+
+TEST_CASE("config: Mistral's window is 4096 if absent and none if null; LLaMA ignores it") {
+  CHECK(read_folder(mistral()).sliding_window == 4096);
+  CHECK(read_folder(mistral({{"sliding_window", 7}})).sliding_window == 7);
+  json none = mistral();
+  none["sliding_window"] = nullptr;
+  CHECK(!read_folder(none).sliding_window);
+  CHECK(!read_folder(changed({{"sliding_window", 7}})).sliding_window);
+  refuses(mistral({{"sliding_window", 0}}), {"sliding_window is 0"});
+  refuses(mistral({{"use_sliding_window", false}}), {"use_sliding_window is false"});
+  refuses(changed({{"use_sliding_window", true}}), {"use_sliding_window is true"});
+}
+
+TEST_CASE("config: layer_types must say what the model type does") {
+  CHECK(read_folder(changed({{"layer_types", {"full_attention"}}})).layers == 1);
+  CHECK(read_folder(mistral({{"layer_types", {"sliding_attention"}}})).layers == 1);
+  refuses(mistral({{"layer_types", {"full_attention"}}}), {"layer_types", "sliding_attention"});
+  refuses(changed({{"layer_types", {"full_attention", "full_attention"}}}), {"layer_types"});
+  refuses(changed({{"layer_types", {1}}}), {"layer_types"});
+}
+
+TEST_CASE("config: an explicit head_dim need not divide hidden_size") {
+  CHECK(read_folder(changed({{"head_dim", 6}})).head_dim == 6);
+  CHECK(read_folder(changed({{"hidden_size", 9}, {"head_dim", 6}})).head_dim == 6);
+  CHECK(read_folder(with_null("head_dim")).head_dim == 4);
+  refuses(changed({{"hidden_size", 9}}), {"hidden_size is 9", "head_dim"});
+  refuses(changed({{"head_dim", 5}}), {"head_dim is 5", "even"});
+  refuses(changed({{"head_dim", 0}}), {"head_dim is 0"});
+}
+
+TEST_CASE("config: end ids may be one, several, none, or come from generation_config.json") {
+  CHECK(read_folder(changed({{"eos_token_id", 3}})).eos_ids == std::vector<int>{3});
+  CHECK(read_folder(changed({{"eos_token_id", {3, 5}}})).eos_ids == std::vector<int>{3, 5});
+  CHECK(read_folder(with_null("eos_token_id")).eos_ids.empty());
+  CHECK(!read_folder(with_null("bos_token_id")).bos_id);
+  for (const json& bad : {json(16), json(-1), json("2"), json(2.0), json({1, 99})}) {
+    refuses(changed({{"eos_token_id", bad}}), {"eos_token_id"});
+    refuses(changed({{"bos_token_id", bad}}), {"bos_token_id"});
+  }
+  TempDir dir;
+  dir.write("config.json", changed({{"eos_token_id", 3}}).dump());
+  dir.write("generation_config.json", R"({"eos_token_id": [4, 5], "temperature": 0.6})");
+  CHECK(read_config(Checkpoint::open(dir.path())).eos_ids == std::vector<int>{4, 5});
+  dir.write("generation_config.json", R"({"temperature": 0.6})");
+  CHECK(read_config(Checkpoint::open(dir.path())).eos_ids == std::vector<int>{3});
+  dir.write("generation_config.json", R"({"eos_token_id": 77})");
+  input_error([&] { read_config(Checkpoint::open(dir.path())); },
+              {"generation_config.json", "eos_token_id", "77"});
+}
+
+TEST_CASE("config: rope_scaling of transformers 4 and rope_parameters of 5 mean the same") {
+  const json llama3 = {{"factor", 8.0},
+                       {"low_freq_factor", 1.0},
+                       {"high_freq_factor", 4.0},
+                       {"original_max_position_embeddings", 32},
+                       {"rope_type", "llama3"}};
+  json parameters = llama3;
+  parameters["rope_theta"] = 500000.0;
+  for (const json& config : {changed({{"rope_theta", 500000.0}, {"rope_scaling", llama3}}),
+                             changed({{"rope_parameters", parameters}, {"dtype", "bfloat16"}}),
+                             changed({{"rope_theta", 500000}, {"rope_parameters", parameters}})}) {
+    INFO(config.dump());
+    const RopeConfig rope = read_folder(config).rope;
+    CHECK(rope.theta == 500000.0);
+    CHECK(rope.scaling == RopeScaling::Llama3);
+    CHECK(rope.factor == 8.0);
+    CHECK(rope.low_freq_factor == 1.0);
+    CHECK(rope.high_freq_factor == 4.0);
+    CHECK(rope.original_max_positions == 32);
+  }
+}
+
+TEST_CASE("config: linear scaling may be named by type or by rope_type") {
+  for (const char* key : {"type", "rope_type"}) {
+    const RopeConfig rope =
+        read_folder(changed({{"rope_scaling", {{key, "linear"}, {"factor", 4}}}})).rope;
+    CHECK(rope.scaling == RopeScaling::Linear);
+    CHECK(rope.factor == 4.0);
+    CHECK(rope.theta == 10000.0);
+  }
+  const json plain = {{"rope_type", "default"}, {"rope_theta", 1e6}};
+  CHECK(read_folder(changed({{"rope_parameters", plain}})).rope.theta == 1e6);
+  CHECK(read_folder(with_null("rope_scaling")).rope.scaling == RopeScaling::None);
+}
+
+TEST_CASE("config: rotary settings that are unknown, incomplete or contradictory are refused") {
+  const auto scaling = [](const json& value) { return changed({{"rope_scaling", value}}); };
+  for (const char* type : {"dynamic", "yarn", "longrope", "su", "ntk", ""})
+    refuses(scaling({{"rope_type", type}, {"factor", 2}}), {"rope_scaling.rope_type", "linear"});
+  refuses(scaling({{"type", "yarn"}, {"factor", 2}}), {"rope_scaling.type", "yarn"});
+  refuses(scaling({{"rope_type", 1}}), {"rope_scaling.rope_type is 1"});
+  refuses(scaling({{"rope_type", "linear"}}), {"rope_scaling.factor is missing"});
+  refuses(scaling({{"rope_type", "linear"}, {"factor", 0.5}}), {"rope_scaling.factor is 0.5"});
+  refuses(scaling({{"rope_type", "linear"}, {"factor", "4"}}), {"rope_scaling.factor is \"4\""});
+  refuses(scaling({{"factor", 4}}), {"rope_scaling.factor", "default"});
+  refuses(scaling({{"rope_type", "linear"}, {"type", "llama3"}, {"factor", 2}}), {"rope_type"});
+  refuses(scaling({{"rope_type", "linear"}, {"factor", 2}, {"mrope_section", {1, 2}}}),
+          {"rope_scaling.mrope_section"});
+  refuses(scaling({{"rope_type", "linear"}, {"factor", 2}, {"low_freq_factor", 2}}),
+          {"rope_scaling.low_freq_factor"});
+  refuses(scaling("linear"), {"rope_scaling is \"linear\""});
+  refuses(scaling({1}), {"rope_scaling is an array"});
+  refuses(scaling({{"rope_type", "default"}, {"partial_rotary_factor", 0.5}}),
+          {"rope_scaling.partial_rotary_factor is 0.5"});
+  refuses(changed({{"partial_rotary_factor", 0.25}}), {"partial_rotary_factor is 0.25"});
+  refuses(changed({{"rope_scaling", {{"type", "linear"}, {"factor", 2}}},
+                   {"rope_parameters", {{"rope_type", "linear"}, {"factor", 4}}}}),
+          {"rope_scaling", "rope_parameters"});
+  refuses(changed({{"rope_theta", 10000.0}, {"rope_parameters", {{"rope_theta", 5e5}}}}),
+          {"rope_theta"});
+  const json llama3 = {{"rope_type", "llama3"},
+                       {"factor", 8.0},
+                       {"low_freq_factor", 1.0},
+                       {"high_freq_factor", 4.0},
+                       {"original_max_position_embeddings", 32}};
+  for (const char* name :
+       {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"}) {
+    json incomplete = llama3;
+    incomplete.erase(name);
+    refuses(scaling(incomplete), {std::string("rope_scaling.") + name + " is missing"});
+    for (const json& bad : {json(0), json(-1), json("8"), json(true)}) {
+      json wrong = llama3;
+      wrong[name] = bad;
+      refuses(scaling(wrong), {std::string("rope_scaling.") + name + " is "});
+    }
+  }
+  json order = llama3;
+  order["high_freq_factor"] = 1.0;
+  refuses(scaling(order), {"rope_scaling.high_freq_factor is 1.0"});
+}
+
+TEST_CASE("config: sizes must be present, integers, and from 1 to 2^31-1") {
+  for (const char* key : {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+                          "num_attention_heads", "max_position_embeddings"}) {
+    refuses(changed({{key, nullptr}}), {std::string(key) + " is missing"});
+    refuses(with_null(key), {std::string(key) + " is null"});
+  }
+  const std::vector<json> bad = {"32",      32.0,           -1,  0,    2147483648u, UINT64_MAX,
+                                 INT64_MIN, json::object(), {8}, true, 1e300,       ""};
+  for (const char* key :
+       {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+        "num_attention_heads", "num_key_value_heads", "head_dim", "max_position_embeddings"})
+    for (const json& value : bad) refuses(changed({{key, value}}), {std::string(key) + " is "});
+}
+
+TEST_CASE("config: numbers must be finite and positive, in fp32 too") {
+  for (const char* key : {"rms_norm_eps", "rope_theta"})
+    for (const json& value : {json(0), json(-1e-5), json(1e-60), json(1e300), json("1e-5"),
+                              json(true), json::array({1})})
+      refuses(changed({{key, value}}), {std::string(key) + " is "});
+  TempDir dir;
+  std::string text = tiny_config().dump();
+  text.insert(1, "\"rope_theta\":1e400,");
+  dir.write("config.json", text);
+  input_error([&] { Checkpoint::open(dir.path()); }, {"config.json"});
+}
+
+TEST_CASE("config: heads that cannot share key/value heads are refused") {
+  refuses(changed({{"num_attention_heads", 4}, {"num_key_value_heads", 3}}), {"4", "3"});
+  refuses(changed({{"num_key_value_heads", 4}}), {"num_key_value_heads"});
+  refuses(changed({{"num_attention_heads", 2147483647},
+                   {"num_key_value_heads", 1},
+                   {"head_dim", 2147483646}}),
+          {"head_dim"});
+}
+
+TEST_CASE("config: settings that change the mathematics are refused by name") {
+  const json changes = {{"hidden_act", "gelu"},
+                        {"quantization_config", {{"quant_method", "gptq"}}},
+                        {"attn_logit_softcapping", 50.0},
+                        {"final_logit_softcapping", 30.0},
+                        {"num_experts", 8},
+                        {"num_local_experts", 8},
+                        {"logit_scale", 0.0625},
+                        {"embedding_multiplier", 12},
+                        {"norm_type", "layernorm"},
+                        {"alibi", true},
+                        {"is_encoder_decoder", true},
+                        {"add_cross_attention", true},
+                        {"rope_interleaved", true},
+                        {"auto_map", {{"AutoModel", "modeling_x.X"}}},
+                        {"an_unheard_of_setting", 1}};
+  for (const auto& [key, value] : changes.items()) refuses(changed({{key, value}}), {key + " is "});
+  refuses(mistral({{"attention_bias", true}}), {"attention_bias is true"});
+  refuses(mistral({{"mlp_bias", true}}), {"mlp_bias is true"});
+  for (const char* key : {"attention_bias", "mlp_bias", "tie_word_embeddings"})
+    refuses(changed({{key, 1}}), {std::string(key) + " is 1", "true or false"});
+}
+
+TEST_CASE("config: unknown settings that are switched off, and harmless ones, are ignored") {
+  json config = tiny_config();
+  config["architectures"] = {"LlamaForCausalLM"};
+  config["torch_dtype"] = "float16";
+  config["pretraining_tp"] = 2;
+  config["pad_token_id"] = -1;
+  config["temperature"] = 0.6;
+  config["unsloth_version"] = "2024.9";
+  config["transformers.js_config"] = {{"dtype", "q4"}};
+  config["quantization_config"] = nullptr;
+  config["rope_interleaved"] = false;
+  config["num_experts"] = 0;
+  config["final_logit_softcapping"] = 0.0;
+  config["pruned_heads"] = json::object();
+  config["hidden_act"] = "silu";
+  config["partial_rotary_factor"] = 1.0;
+  CHECK(read_folder(config).hidden_size == 8);
+}
+
+TEST_CASE("config: only LLaMA and Mistral are read") {
+  refuses(changed({{"model_type", nullptr}}), {"model_type is missing"});
+  refuses(changed({{"model_type", "qwen2"}}), {"model_type is \"qwen2\"", "llama", "mistral"});
+  refuses(changed({{"model_type", 1}}), {"model_type is 1"});
+  refuses(changed({{"model_type", "a\nb\xc3\xbc" + std::string(300, 'x')}}), {"model_type"});
+}
+
+TEST_CASE("config: the output is tied unless the checkpoint brings its own matrix") {
+  const json tied = changed({{"tie_word_embeddings", true}});
+  CHECK(read_folder(tied).tied_output);
+  CHECK(read_folder(tied, {f32("model.embed_tokens.weight", {16, 8})}).tied_output);
+  CHECK(!read_folder(tied, {f32("lm_head.weight", {16, 8})}).tied_output);
+}
+
+TEST_CASE("config: a tensor that has no place in the model is refused, a derived one is not") {
+  const auto with = [](const std::string& name, const json& patch = json::object()) {
+    read_folder(changed(patch), {f32("model.norm.weight", {8}), f32(name, {8})});
+  };
+  const std::string layer = "model.layers.0.";
+  with(layer + "self_attn.rotary_emb.inv_freq");
+  with(layer + "self_attn.q_proj.bias", {{"attention_bias", true}});
+  with(layer + "mlp.up_proj.bias", {{"mlp_bias", true}});
+  for (const std::string& name :
+       {layer + "self_attn.q_proj.bias", layer + "mlp.up_proj.bias",
+        std::string("model.layers.1.mlp.up_proj.weight"), layer + "self_attn.q_norm.weight",
+        std::string("model.layers.x.mlp.up_proj.weight"), std::string("score.weight"),
+        std::string("model.layers.99999999999999999999.mlp.up_proj.weight"), layer,
+        layer + "self_attn.k_scale", std::string("")})
+    input_error([&] { with(name); }, {"model.safetensors", quoted(name), "1 layers"});
+}
+
+TEST_CASE("config: gguf metadata give the same values as config.json, to the last bit") {
+  GgufBuilder gguf = tiny_gguf();
+  gguf.u32("tokenizer.ggml.bos_token_id", 1).u32("tokenizer.ggml.eos_token_id", 2);
+  gguf.u32("llama.rope.dimension_count", 4).u32("llama.expert_count", 0);
+  const ModelConfig ours = read_file(gguf);
+  const ModelConfig theirs = read_folder(changed({{"tie_word_embeddings", true}}));
+  CHECK(ours.model_type == "llama");
+  CHECK(ours.vocab_size == theirs.vocab_size);
+  CHECK(ours.hidden_size == theirs.hidden_size);
+  CHECK(ours.intermediate_size == theirs.intermediate_size);
+  CHECK(ours.layers == theirs.layers);
+  CHECK(ours.heads == theirs.heads);
+  CHECK(ours.kv_heads == theirs.kv_heads);
+  CHECK(ours.head_dim == theirs.head_dim);
+  CHECK(ours.rms_norm_eps == theirs.rms_norm_eps);
+  CHECK(ours.max_positions == theirs.max_positions);
+  CHECK(ours.sliding_window == theirs.sliding_window);
+  CHECK(ours.rope.theta == theirs.rope.theta);
+  CHECK(ours.rope.scaling == RopeScaling::None);
+  CHECK(ours.tied_output == theirs.tied_output);
+  CHECK(ours.bos_id == theirs.bos_id);
+  CHECK(ours.eos_ids == theirs.eos_ids);
+}
+
+TEST_CASE("config: gguf biases, output and window come from what the file holds") {
+  GgufBuilder gguf = tiny_gguf().u32("llama.attention.sliding_window", 9);
+  gguf.u32("tokenizer.ggml.eos_token_id", 3).u32("tokenizer.ggml.eot_token_id", 4);
+  gguf.tensor("output.weight", 0, {16, 8}, raw_floats(counting(128)));
+  gguf.tensor("blk.0.attn_v.bias", 0, {4}, raw_floats(counting(4)));
+  gguf.tensor("blk.0.ffn_down.bias", 0, {8}, raw_floats(counting(8)));
+  const ModelConfig config = read_file(gguf);
+  CHECK(!config.tied_output);
+  CHECK(config.attention_bias);
+  CHECK(config.mlp_bias);
+  CHECK(config.sliding_window == 9);
+  CHECK(!config.bos_id);
+  CHECK(config.eos_ids == std::vector<int>{3, 4});
+}
+
+TEST_CASE("config: gguf rope scaling is a factor, or a tensor of divisors") {
+  const auto scaled = [](const std::string& type, float factor) {
+    GgufBuilder gguf = tiny_gguf();
+    if (!type.empty()) gguf.text("llama.rope.scaling.type", type);
+    return read_file(gguf.f32("llama.rope.scaling.factor", factor)).rope;
+  };
+  CHECK(scaled("linear", 1.1f).scaling == RopeScaling::Linear);
+  CHECK(scaled("linear", 1.1f).factor == 1.1);
+  CHECK(scaled("", 2.0f).factor == 2.0);
+  CHECK(scaled("none", 2.0f).scaling == RopeScaling::None);
+  CHECK(scaled("linear", 0.0f).scaling == RopeScaling::None);
+  input_error([&] { scaled("yarn", 2.0f); }, {"llama.rope.scaling.type is \"yarn\""});
+
+  const auto divisors = [](const std::vector<float>& values) {
+    return tiny_gguf().tensor("rope_freqs.weight", 0, {values.size()}, raw_floats(values));
+  };
+  CHECK(read_file(divisors({1, 8})).rope.freq_divisors == std::vector<float>{1, 8});
+  refuses_gguf(divisors({1, 2, 3}), {"rope_freqs.weight", "[3]", "[2]"});
+  for (const float bad : {0.0f, -1.0f, INFINITY, NAN})
+    refuses_gguf(divisors({1, bad}), {"rope_freqs.weight"});
+  refuses_gguf(divisors({1, 8}).f32("llama.rope.scaling.factor", 2), {"rope.scaling.factor"});
+}
+
+TEST_CASE("config: gguf vocabulary size is the embedding's and must fit the tokens") {
+  GgufBuilder gguf = tiny_gguf().texts("tokenizer.ggml.tokens", {"a", "b", "c"});
+  CHECK(read_file(gguf).vocab_size == 3);
+  gguf.tensor("token_embd.weight", 0, {3, 8}, raw_floats(counting(24)));
+  CHECK(read_file(gguf).vocab_size == 3);
+  GgufBuilder other = tiny_gguf().texts("tokenizer.ggml.tokens", {"a", "b"});
+  other.tensor("token_embd.weight", 0, {3, 8}, raw_floats(counting(24)));
+  refuses_gguf(other, {"tokenizer.ggml.tokens", "3 rows"});
+  refuses_gguf(tiny_gguf().u32("tokenizer.ggml.tokens", 5), {"tokenizer.ggml.tokens is 5"});
+}
+
+TEST_CASE("config: gguf metadata that are missing, of a wrong type or unknown are refused") {
+  const std::vector<std::pair<std::string, uint32_t>> sizes = {
+      {"block_count", 1},          {"context_length", 64},      {"embedding_length", 8},
+      {"feed_forward_length", 12}, {"attention.head_count", 2},
+  };
+  for (const auto& [missing, unused] : sizes) {
+    GgufBuilder gguf;
+    gguf.text("general.architecture", "llama").u32("llama.vocab_size", 16);
+    gguf.f32("llama.attention.layer_norm_rms_epsilon", 1e-5f);
+    GgufBuilder zero = gguf, text = gguf, list = gguf;
+    for (const auto& [name, value] : sizes)
+      if (name != missing)
+        for (GgufBuilder* each : {&gguf, &zero, &text, &list}) each->u32("llama." + name, value);
+    refuses_gguf(gguf, {"llama." + missing + " is missing"});
+    refuses_gguf(zero.u32("llama." + missing, 0), {"llama." + missing + " is 0"});
+    refuses_gguf(text.text("llama." + missing, "8"), {"llama." + missing + " is \"8\""});
+    refuses_gguf(list.texts("llama." + missing, {"8"}), {"llama." + missing + " is an array of 1"});
+  }
+  refuses_gguf(tiny_gguf().u32("llama.expert_count", 8), {"llama.expert_count is 8"});
+  refuses_gguf(tiny_gguf().f32("llama.logit_scale", 2), {"llama.logit_scale"});
+  refuses_gguf(tiny_gguf().f32("llama.attention.scale", NAN), {"llama.attention.scale"});
+  refuses_gguf(tiny_gguf().key("llama.attention.causal", 7, raw<uint8_t>(0)), {"attention.causal"});
+  refuses_gguf(tiny_gguf().u32("llama.rope.dimension_count", 2), {"rope.dimension_count is 2"});
+  refuses_gguf(tiny_gguf().u32("llama.attention.value_length", 2), {"attention.value_length is 2"});
+  refuses_gguf(tiny_gguf().u32("llama.attention.key_length", 3), {"head_dim is 3", "even"});
+  refuses_gguf(tiny_gguf().u32("tokenizer.ggml.bos_token_id", 16), {"bos_token_id", "16"});
+  refuses_gguf(tiny_gguf().tensor("blk.0.attn_q_norm.weight", 0, {4}, raw_floats(counting(4))),
+               {"blk.0.attn_q_norm.weight"});
+}

@@ -1,0 +1,123 @@
+#include <bit>
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+
+#include "sinkref/tensor.h"
+
+using namespace sinkref;
+
+namespace {
+
+std::vector<uint32_t> bits(const std::vector<float>& values) {
+  std::vector<uint32_t> out(values.size());
+  std::memcpy(out.data(), values.data(), 4 * values.size());
+  return out;
+}
+
+struct Fixture {
+  std::vector<char> blocks;
+  std::vector<uint32_t> expected;
+};
+
+// The format is described in tools/make_dequantize_fixture.py.
+Fixture read_fixture(const DTypeInfo& type) {
+  const std::string path =
+      std::string(SINKREF_SOURCE_DIR) + "/reference_outputs/dequantize/" + type.name + ".bin";
+  std::ifstream in(path, std::ios::binary);
+  INFO(path);
+  uint32_t count = 0;
+  REQUIRE(in.read(reinterpret_cast<char*>(&count), 4));
+  Fixture fixture;
+  fixture.blocks.resize(count * type.bytes);
+  fixture.expected.resize(count * type.block);
+  REQUIRE(in.read(fixture.blocks.data(), static_cast<std::streamsize>(fixture.blocks.size())));
+  REQUIRE(in.read(reinterpret_cast<char*>(fixture.expected.data()),
+                  static_cast<std::streamsize>(4 * fixture.expected.size())));
+  REQUIRE(in.peek() == std::char_traits<char>::eof());
+  return fixture;
+}
+
+// The value that a format with these field widths gives to `pattern`, from its definition.
+double value_of(uint16_t pattern, int exponent_bits, int mantissa_bits) {
+  const int bias = (1 << (exponent_bits - 1)) - 1;
+  const int exponent = pattern >> mantissa_bits & ((1 << exponent_bits) - 1);
+  const int mantissa = pattern & ((1 << mantissa_bits) - 1);
+  const double sign = pattern >> 15 ? -1.0 : 1.0;
+  if (exponent == (1 << exponent_bits) - 1) return mantissa ? NAN : sign * INFINITY;
+  if (exponent == 0) return sign * std::ldexp(mantissa, 1 - bias - mantissa_bits);
+  return sign * std::ldexp((1 << mantissa_bits) + mantissa, exponent - bias - mantissa_bits);
+}
+
+void check_all_patterns(DType dtype, int exponent_bits, int mantissa_bits) {
+  std::vector<uint16_t> patterns(65536);
+  for (size_t i = 0; i < patterns.size(); ++i) patterns[i] = static_cast<uint16_t>(i);
+  std::vector<float> values(patterns.size());
+  widen(dtype, reinterpret_cast<const std::byte*>(patterns.data()), 0, values.size(),
+        values.data());
+  size_t wrong = 0;
+  for (size_t i = 0; i < values.size(); ++i) {
+    const double expected = value_of(patterns[i], exponent_bits, mantissa_bits);
+    if (std::isnan(expected))
+      wrong += !std::isnan(values[i]);
+    else
+      wrong += std::bit_cast<uint32_t>(values[i]) !=
+               std::bit_cast<uint32_t>(static_cast<float>(expected));
+  }
+  CHECK(wrong == 0);
+}
+
+const DType block_types[] = {DType::Q8_0, DType::Q4_0, DType::Q4_1, DType::Q5_0,
+                             DType::Q5_1, DType::Q4_K, DType::Q5_K, DType::Q6_K};
+
+}  // namespace
+
+TEST_CASE("dequantize: every block type has the bits of the gguf package") {
+  for (const DType dtype : block_types) {
+    const DTypeInfo& type = dtype_info(dtype);
+    INFO(type.name);
+    const Fixture fixture = read_fixture(type);
+    std::vector<float> values(fixture.expected.size());
+    widen(dtype, reinterpret_cast<const std::byte*>(fixture.blocks.data()), 0, values.size(),
+          values.data());
+    CHECK(bits(values) == fixture.expected);
+  }
+}
+
+TEST_CASE("dequantize: a part of a row has the bits of the whole row, at any address") {
+  for (const DType dtype : block_types) {
+    const DTypeInfo& type = dtype_info(dtype);
+    INFO(type.name);
+    const Fixture fixture = read_fixture(type);
+    std::vector<char> shifted(fixture.blocks.size() + 1);
+    std::memcpy(shifted.data() + 1, fixture.blocks.data(), fixture.blocks.size());
+    const size_t cols = 2 * 256 + (type.block == 32 ? 32 : 256);
+    for (const auto& [begin, end] : {std::pair<size_t, size_t>{0, 256}, {256, 512}, {256, cols}}) {
+      std::vector<float> values(end - begin + 1, 12345.0f);
+      widen(dtype, reinterpret_cast<const std::byte*>(shifted.data() + 1), begin, end,
+            values.data());
+      CHECK(values.back() == 12345.0f);
+      values.pop_back();
+      const std::vector<uint32_t> expected(fixture.expected.begin() + begin,
+                                           fixture.expected.begin() + end);
+      CHECK(bits(values) == expected);
+    }
+  }
+}
+
+TEST_CASE("dequantize: every fp16 pattern has its exact value") {
+  check_all_patterns(DType::F16, 5, 10);
+}
+
+TEST_CASE("dequantize: every bf16 pattern has its exact value") {
+  check_all_patterns(DType::BF16, 8, 7);
+}
+
+TEST_CASE("dequantize: an fp32 row is copied bit for bit, NaN payloads included") {
+  const std::vector<uint32_t> stored = {0x7fc12345, 0x80000000, 0x00000001, 0x3f800000};
+  std::vector<float> values(2);
+  widen(DType::F32, reinterpret_cast<const std::byte*>(stored.data()), 0, 2, values.data());
+  CHECK(bits(values) == std::vector<uint32_t>{0x7fc12345, 0x80000000});
+}
