@@ -1,0 +1,33 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "sinkref/tokenizer.h"
+#include "tokenizer/added_tokens.h"
+#include "tokenizer/pre_tokenizer.h"
+
+namespace sinkref {
+
+/// A byte-level BPE, wherever it was read from.
+struct BpeModel {
+  std::string name;                 ///< the file, for messages
+  std::string flavour;              ///< "llama3", … or empty
+  std::vector<std::string> tokens;  ///< by id, as in the file; an empty string is a hole
+  std::vector<std::pair<std::string, std::string>> merges;  ///< the most wanted first
+  std::vector<AddedToken> added;                            ///< their ids are also in `tokens`
+  PreTokenizer pre_tokenizer;
+  bool ignore_merges = false;  ///< a piece that is a token is not merged from its bytes
+  bool adds_bos = false;
+  std::optional<int> bos, eos;
+};
+
+std::unique_ptr<Tokenizer> make_bpe_tokenizer(BpeModel model);
+
+/// "Ġ t" as ("Ġ", "t"); InputError if it is not two parts.
+std::pair<std::string, std::string> parse_merge(const std::string& text, const std::string& name);
+
+}  // namespace sinkref

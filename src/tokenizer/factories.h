@@ -1,0 +1,47 @@
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "sinkref/tokenizer.h"
+#include "tokenizer/added_tokens.h"
+
+namespace sinkref {
+
+/// No tokenizer has more entries; the largest published ones have 262,144.
+constexpr int max_vocab_size = 1 << 20;
+
+/// What a folder's tokenizer_config.json, special_tokens_map.json and added_tokens.json say.
+struct TokenizerSettings {
+  std::optional<bool> add_bos;
+  std::optional<std::string> bos_token, eos_token;
+  std::vector<AddedToken> added;
+  bool add_prefix_space = true;          ///< sentencepiece: "▁" before the text
+  bool prefix_after_added_token = true;  ///< … and after each added token ("legacy")
+  std::string file;                      ///< for messages
+};
+
+TokenizerSettings read_tokenizer_settings(const std::filesystem::path& folder);
+
+/// `model`: the bytes of tokenizer.model. `name` stands in messages.
+std::unique_ptr<Tokenizer> make_sentencepiece_tokenizer(std::string_view model,
+                                                        const std::string& name,
+                                                        const TokenizerSettings& settings = {});
+
+/// `json`: tokenizer.json of a byte-level BPE.
+std::unique_ptr<Tokenizer> make_bpe_tokenizer(const nlohmann::json& json, const std::string& name,
+                                              const TokenizerSettings& settings = {});
+
+std::unique_ptr<Tokenizer> make_tokenizer_from_gguf(
+    const std::map<std::string, nlohmann::json>& metadata, const std::string& name);
+
+/// "model/tokenizer.json: token id 7 is not in the vocabulary …"
+std::string unknown_token(const std::string& name, int id, size_t vocab_size);
+
+}  // namespace sinkref

@@ -1,0 +1,187 @@
+#include <sentencepiece_processor.h>
+
+#include <unordered_map>
+
+#include "sinkref/error.h"
+#include "tokenizer/factories.h"
+#include "tokenizer/sentencepiece_model.h"
+
+namespace sinkref {
+
+namespace {
+
+constexpr std::string_view space_symbol = "\xE2\x96\x81";  // ▁
+
+using Processor = sentencepiece::SentencePieceProcessor;
+
+std::unique_ptr<Processor> load(std::string_view model, const std::string& name) {
+  auto processor = std::make_unique<Processor>();
+  const auto status = processor->LoadFromSerializedProto(model);
+  if (!status.ok())
+    throw InputError(name + ": libsentencepiece refuses the model: " + quoted(status.ToString()) +
+                     "; download tokenizer.model again");
+  return processor;
+}
+
+// Control pieces that sentencepiece's own code gives a meaning. Their text ("<s>") is ordinary
+// text for sentencepiece, and so it is here. Other control pieces are chat markers ("[INST]").
+bool is_basic_control(const SentencepieceModel& model, const std::string& text) {
+  return text == model.unk_piece || text == model.bos_piece || text == model.eos_piece ||
+         text == model.pad_piece;
+}
+
+class SentencepieceTokenizer : public Tokenizer {
+ public:
+  SentencepieceTokenizer(std::string_view bytes, const std::string& name,
+                         const TokenizerSettings& settings)
+      : name_(name), model_(check_sentencepiece_model(bytes, name)) {
+    std::string model(bytes);
+    if (!settings.add_prefix_space) model += no_dummy_prefix;
+    processor_ = load(model, name);
+    strips_prefix_ = model_.add_dummy_prefix && settings.add_prefix_space;
+    add_tokens(settings);
+    if (!added_.empty() && strips_prefix_ && !settings.prefix_after_added_token)
+      after_added_ = load(model.append(no_dummy_prefix), name);
+    bos_ = special_id(settings.bos_token, processor_->bos_id(), settings.file);
+    eos_ = special_id(settings.eos_token, processor_->eos_id(), settings.file);
+    adds_bos_ = settings.add_bos.value_or(bos_.has_value());
+    if (adds_bos_ && !bos_)
+      throw InputError(settings.file + ": add_bos_token is true, but " + name +
+                       " has no BOS token; set it to false or name one as bos_token");
+  }
+
+  std::string decode(std::span<const int> ids) const override {
+    std::string text;
+    for (int id : ids) {
+      std::string token = token_text(id);
+      if (text.empty() && strips_prefix_ && is_normal(id) && token.starts_with(' '))
+        token.erase(0, 1);
+      text += token;
+    }
+    return text;
+  }
+
+  std::string piece(int id) const override {
+    if (id >= 0 && static_cast<size_t>(id) < model_.pieces.size()) return model_.pieces[id].text;
+    const auto added = added_text_.find(id);
+    if (added == added_text_.end()) throw InputError(unknown_token(name_, id, vocab_size()));
+    return added->second;
+  }
+
+  size_t vocab_size() const override {
+    const size_t beyond = added_text_.empty() ? 0 : added_text_.rbegin()->first + 1;
+    return std::max(model_.pieces.size(), beyond);
+  }
+  std::optional<int> bos_id() const override { return bos_; }
+  std::optional<int> eos_id() const override { return eos_; }
+  bool adds_bos() const override { return adds_bos_; }
+  std::string description() const override {
+    return model_.is_bpe ? "sentencepiece BPE" : "sentencepiece unigram";
+  }
+
+ protected:
+  std::vector<int> encode_without_bos(std::string_view text) const override {
+    std::vector<int> ids;
+    bool after_added = false;
+    for (const Segment& segment : added_.split(text)) {
+      if (segment.id >= 0) {
+        ids.push_back(segment.id);
+        after_added = true;
+        continue;
+      }
+      const Processor& processor = after_added && after_added_ ? *after_added_ : *processor_;
+      std::vector<int> part;
+      const auto status = processor.Encode(segment.text, &part);
+      if (!status.ok())
+        throw InputError(name_ +
+                         ": libsentencepiece cannot encode the text: " + quoted(status.ToString()));
+      ids.insert(ids.end(), part.begin(), part.end());
+    }
+    return ids;
+  }
+
+ private:
+  void add_tokens(const TokenizerSettings& settings) {
+    std::vector<AddedToken> tokens;
+    for (size_t id = 0; id < model_.pieces.size(); ++id) {
+      const Piece& piece = model_.pieces[id];
+      if (piece.type == PieceType::control && !is_basic_control(model_, piece.text)) {
+        tokens.push_back({static_cast<int>(id), piece.text});
+        added_text_.emplace(id, piece.text);
+      }
+      ids_.emplace(piece.text, static_cast<int>(id));
+    }
+    for (const AddedToken& token : settings.added) add_token(token, settings.file, tokens);
+    added_ = AddedTokens(std::move(tokens));
+  }
+
+  void add_token(const AddedToken& token, const std::string& file,
+                 std::vector<AddedToken>& tokens) {
+    const auto [known, is_new] = ids_.emplace(token.content, token.id);
+    if (known->second != token.id || (is_new && token.id < int(model_.pieces.size())))
+      throw InputError(file + ": added token " + sinkref::quoted(token.content) + " has id " +
+                       std::to_string(token.id) + ", where " + name_ + " has another token; " +
+                       "take both files from one model");
+    if (!is_new) return;  // libsentencepiece knows it
+    added_text_.emplace(token.id, token.content);
+    tokens.push_back(token);
+  }
+
+  std::optional<int> special_id(const std::optional<std::string>& text, int by_default,
+                                const std::string& file) const {
+    if (!text) return by_default < 0 ? std::nullopt : std::optional<int>(by_default);
+    const auto found = ids_.find(*text);
+    if (found == ids_.end())
+      throw InputError(file + ": special token " + quoted(*text) + " is not in the vocabulary of " +
+                       name_ + "; take both files from one model");
+    return found->second;
+  }
+
+  bool is_normal(int id) const {
+    return static_cast<size_t>(id) < model_.pieces.size() &&
+           model_.pieces[id].type != PieceType::byte && added_text_.count(id) == 0;
+  }
+
+  std::string token_text(int id) const {
+    const std::string text = piece(id);
+    if (id == bos_) return "";
+    if (added_text_.count(id) != 0) return text;
+    switch (model_.pieces[id].type) {
+      case PieceType::control:
+        return "";
+      case PieceType::unknown:
+        return model_.unk_surface;
+      case PieceType::byte:
+        return std::string(1, static_cast<char>(byte_of_piece(text)));
+      default:
+        return with_spaces(text);
+    }
+  }
+
+  static std::string with_spaces(std::string text) {
+    for (size_t at = 0; (at = text.find(space_symbol, at)) != std::string::npos; ++at)
+      text.replace(at, space_symbol.size(), " ");
+    return text;
+  }
+
+  std::string name_;
+  SentencepieceModel model_;
+  std::unique_ptr<Processor> processor_;
+  std::unique_ptr<Processor> after_added_;  // only if it differs
+  std::unordered_map<std::string, int> ids_;
+  std::map<int, std::string> added_text_;  // of the tokens that AddedTokens recognises
+  AddedTokens added_;
+  bool strips_prefix_ = true;
+  bool adds_bos_ = true;
+  std::optional<int> bos_, eos_;
+};
+
+}  // namespace
+
+std::unique_ptr<Tokenizer> make_sentencepiece_tokenizer(std::string_view model,
+                                                        const std::string& name,
+                                                        const TokenizerSettings& settings) {
+  return std::make_unique<SentencepieceTokenizer>(model, name, settings);
+}
+
+}  // namespace sinkref

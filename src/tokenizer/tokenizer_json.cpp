@@ -1,0 +1,260 @@
+#include <algorithm>
+
+#include "sinkref/error.h"
+#include "tokenizer/bpe_tokenizer.h"
+#include "tokenizer/factories.h"
+
+namespace sinkref {
+
+namespace {
+
+using nlohmann::json;
+
+// The file's name and the checks that every part of it needs.
+class TokenizerJson {
+ public:
+  TokenizerJson(const json& root, const std::string& name, const TokenizerSettings& settings)
+      : root_(object(root, "", name)), name_(name), settings_(settings) {}
+
+  BpeModel read() {
+    out_.name = name_;
+    const json& model = object(member(root_, "model"), "model", name_);
+    check_byte_level(model);
+    read_model(model);
+    read_added_tokens();
+    read_pre_tokenizer(member(root_, "pre_tokenizer"));
+    read_special_tokens();
+    return std::move(out_);
+  }
+
+ private:
+  [[noreturn]] void fail(const std::string& what) const { throw InputError(name_ + ": " + what); }
+
+  static const json& object(const json& value, const std::string& key, const std::string& name) {
+    if (value.is_object()) return value;
+    throw InputError(name + ": " + (key.empty() ? "the file" : key) + " is " + value.type_name() +
+                     ", expected an object; get a tokenizer.json written by Hugging Face");
+  }
+
+  static const json& member(const json& parent, const char* key) {
+    static const json null;
+    const auto found = parent.find(key);
+    return found == parent.end() ? null : *found;
+  }
+
+  std::string text(const json& parent, const char* key) const {
+    const json& value = member(parent, key);
+    if (value.is_null()) return "";
+    if (!value.is_string())
+      fail(std::string(key) + " is " + value.type_name() + ", expected a string");
+    return value.get<std::string>();
+  }
+
+  bool boolean(const json& parent, const char* key, bool by_default) const {
+    const json& value = member(parent, key);
+    if (value.is_null()) return by_default;
+    if (!value.is_boolean())
+      fail(std::string(key) + " is " + value.type_name() + ", expected true or false");
+    return value.get<bool>();
+  }
+
+  const json& array(const json& parent, const char* key) const {
+    const json& value = member(parent, key);
+    if (!value.is_array())
+      fail(std::string(key) + " is " + value.type_name() + ", expected an array");
+    return value;
+  }
+
+  int token_id(const json& value, const std::string& token) const {
+    if (!value.is_number_unsigned() || value.get<uint64_t>() >= uint64_t(max_vocab_size))
+      fail("token " + quoted(token) + " has id " + value.dump() + ", expected 0 to " +
+           std::to_string(max_vocab_size - 1));
+    return value.get<int>();
+  }
+
+  // LLaMA-1/2 and Mistral in tokenizer.json form: their reference is tokenizer.model.
+  void check_byte_level(const json& model) const {
+    const std::string type = text(model, "type");
+    const std::string normalizer = member(root_, "normalizer").dump(-1, ' ', true, replace);
+    const std::string cut = member(root_, "pre_tokenizer").dump(-1, ' ', true, replace);
+    if (type == "Unigram" || boolean(model, "byte_fallback", false) ||
+        cut.find("\"Metaspace\"") != std::string::npos ||
+        normalizer.find("\\u2581") != std::string::npos)
+      fail(
+          "is a sentencepiece tokenizer in JSON form, expected a byte-level BPE; put the model's "
+          "tokenizer.model beside it, which sinkref reads with sentencepiece itself");
+    if (type != "BPE" && !(type.empty() && model.contains("merges")))
+      fail("model.type is " + quoted(type) +
+           ", expected \"BPE\"; sinkref knows sentencepiece's "
+           "tokenizer.model and byte-level BPE");
+  }
+
+  void read_model(const json& model) {
+    for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"})
+      if (!text(model, key).empty())
+        fail("model." + std::string(key) + " is " + quoted(text(model, key)) +
+             ", expected none as in byte-level BPE");
+    const json& dropout = member(model, "dropout");
+    if (!dropout.is_null() && dropout != 0)
+      fail("model.dropout is " + dropout.dump() + ", expected null; ids would be random");
+    out_.ignore_merges = boolean(model, "ignore_merges", false);
+    const json& vocab = member(model, "vocab");
+    for (const auto& [token, id] : object(vocab, "model.vocab", name_).items())
+      put_token(token_id(id, token), token);
+    for (const json& merge : array(model, "merges")) out_.merges.push_back(read_merge(merge));
+  }
+
+  std::pair<std::string, std::string> read_merge(const json& merge) const {
+    if (merge.is_string()) return parse_merge(merge.get<std::string>(), name_);
+    if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string())
+      return {merge[0].get<std::string>(), merge[1].get<std::string>()};
+    fail("merge " + merge.dump(-1, ' ', true, replace).substr(0, 80) +
+         ", expected \"a b\" or [\"a\", \"b\"]; get the file again");
+  }
+
+  void put_token(int id, const std::string& token) {
+    if (token.empty()) fail("token " + std::to_string(id) + " is empty; get the file again");
+    if (static_cast<size_t>(id) >= out_.tokens.size()) out_.tokens.resize(id + 1);
+    std::string& place = out_.tokens[id];
+    if (!place.empty() && place != token)
+      fail("id " + std::to_string(id) + " belongs to " + sinkref::quoted(place) + " and to " +
+           quoted(token) + ", expected one token per id; get the file again");
+    place = token;
+  }
+
+  void read_added_tokens() {
+    if (!member(root_, "added_tokens").is_null())
+      for (const json& token : array(root_, "added_tokens")) add_token(read_added_token(token));
+    for (const AddedToken& token : settings_.added)
+      if (std::none_of(out_.added.begin(), out_.added.end(),
+                       [&](const AddedToken& known) { return known.content == token.content; }))
+        add_token(token);
+  }
+
+  AddedToken read_added_token(const json& token) const {
+    object(token, "an entry of added_tokens", name_);
+    AddedToken added;
+    added.content = text(token, "content");
+    added.id = token_id(member(token, "id"), added.content);
+    added.lstrip = boolean(token, "lstrip", false);
+    added.rstrip = boolean(token, "rstrip", false);
+    added.normalized = boolean(token, "normalized", false);
+    if (boolean(token, "single_word", false))
+      fail("added token " + sinkref::quoted(added.content) +
+           " is single_word, which sinkref does not implement; no LLaMA or Mistral uses it");
+    return added;
+  }
+
+  void add_token(const AddedToken& token) {
+    put_token(token.id, token.content);
+    out_.added.push_back(token);
+  }
+
+  void read_pre_tokenizer(const json& step) {
+    const std::string type = text(object(step, "pre_tokenizer", name_), "type");
+    if (seen_byte_level_) fail("pre_tokenizer " + quoted(type) + " stands after ByteLevel");
+    if (type == "Sequence") {
+      for (const json& each : array(step, "pretokenizers")) read_pre_tokenizer(each);
+    } else if (type == "Split") {
+      read_split(step);
+    } else if (type == "Digits") {
+      const bool individual = boolean(step, "individual_digits", false);
+      out_.pre_tokenizer.add(individual ? pattern::digit : pattern::digits, name_);
+    } else if (type == "ByteLevel") {
+      read_byte_level(step);
+    } else {
+      fail("pre_tokenizer type " + quoted(type) +
+           ", expected Sequence, Split, Digits or ByteLevel; sinkref knows no other");
+    }
+    if (&step == &member(root_, "pre_tokenizer") && !seen_byte_level_)
+      fail("pre_tokenizer has no ByteLevel step, expected one at its end");
+  }
+
+  void read_split(const json& step) {
+    const std::string behavior = text(step, "behavior");
+    if (behavior != "Isolated")
+      fail("pre_tokenizer Split has behavior " + quoted(behavior) + ", expected \"Isolated\"");
+    const json& pattern = object(member(step, "pattern"), "pattern of Split", name_);
+    if (!pattern.contains("Regex")) fail("pattern of Split has no \"Regex\", expected one");
+    out_.pre_tokenizer.add(text(pattern, "Regex"), name_);
+  }
+
+  void read_byte_level(const json& step) {
+    seen_byte_level_ = true;
+    if (boolean(step, "add_prefix_space", true))
+      fail("pre_tokenizer ByteLevel has add_prefix_space true, expected false as in Llama-3");
+    if (boolean(step, "use_regex", true)) out_.pre_tokenizer.add(pattern::gpt2, name_);
+  }
+
+  void read_special_tokens() {
+    check_normalizer(member(root_, "normalizer"));
+    const json& post = member(root_, "post_processor");
+    if (!post.is_null()) read_post_processor(post);
+    if (settings_.bos_token) out_.bos = id_of(*settings_.bos_token, "bos_token");
+    if (settings_.eos_token) out_.eos = id_of(*settings_.eos_token, "eos_token");
+    out_.adds_bos = settings_.add_bos.value_or(out_.adds_bos);
+    if (out_.adds_bos && !out_.bos)
+      throw InputError(settings_.file + ": add_bos_token is true, but no bos_token is named");
+  }
+
+  void check_normalizer(const json& normalizer) const {
+    if (normalizer.is_null()) return;
+    const std::string type = text(object(normalizer, "normalizer", name_), "type");
+    if (type != "Sequence" || !array(normalizer, "normalizers").empty())
+      fail("normalizer type " + quoted(type) +
+           ", expected none as in Llama-3; sinkref implements no normalizer");
+  }
+
+  void read_post_processor(const json& post) {
+    const std::string type = text(object(post, "post_processor", name_), "type");
+    if (type == "Sequence")
+      for (const json& each : array(post, "processors")) read_post_processor(each);
+    else if (type == "TemplateProcessing")
+      read_template(post);
+    else if (type != "ByteLevel")  // which changes offsets only
+      fail("post_processor type " + quoted(type) +
+           ", expected TemplateProcessing, ByteLevel or a Sequence of them");
+  }
+
+  // "single" is [BOS, A] or [A].
+  void read_template(const json& post) {
+    const json& single = array(post, "single");
+    auto is = [&](size_t i, const char* key) {
+      return single[i].is_object() && single[i].contains(key);
+    };
+    const size_t size = single.size();
+    if (size == 1 && is(0, "Sequence")) return;
+    if (size != 2 || !is(0, "SpecialToken") || !is(1, "Sequence"))
+      fail(
+          "post_processor puts other tokens around a text than one BOS before it; sinkref "
+          "supports that only");
+    const json& special = object(single[0]["SpecialToken"], "SpecialToken", name_);
+    out_.bos = id_of(text(special, "id"), "post_processor");
+    out_.adds_bos = true;
+  }
+
+  int id_of(const std::string& token, const char* what) const {
+    const auto found = std::find(out_.tokens.begin(), out_.tokens.end(), token);
+    if (token.empty() || found == out_.tokens.end())
+      fail(std::string(what) + " names token " + quoted(token) +
+           ", which is not in the vocabulary");
+    return static_cast<int>(found - out_.tokens.begin());
+  }
+
+  static constexpr auto replace = json::error_handler_t::replace;
+
+  const json& root_;
+  const std::string& name_;
+  const TokenizerSettings& settings_;
+  BpeModel out_;
+  bool seen_byte_level_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Tokenizer> make_bpe_tokenizer(const json& root, const std::string& name,
+                                              const TokenizerSettings& settings) {
+  return make_bpe_tokenizer(TokenizerJson(root, name, settings).read());
+}
+
+}  // namespace sinkref

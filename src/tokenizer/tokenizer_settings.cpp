@@ -1,0 +1,147 @@
+#include <algorithm>
+#include <charconv>
+
+#include "checkpoint/json_file.h"
+#include "sinkref/error.h"
+#include "tokenizer/factories.h"
+
+namespace sinkref {
+
+namespace {
+
+using nlohmann::json;
+namespace fs = std::filesystem;
+
+class SettingsReader {
+ public:
+  explicit SettingsReader(const fs::path& folder) : folder_(folder) {}
+
+  TokenizerSettings read() {
+    out_.file = (folder_ / "tokenizer_config.json").string();
+    read_special_tokens("special_tokens_map.json");
+    if (const json config = read_object("tokenizer_config.json"); !config.is_null())
+      read_config(config);
+    if (out_.added.empty()) read_added_tokens_json();
+    if (out_.added.empty()) read_tokenizer_json();
+    return std::move(out_);
+  }
+
+ private:
+  [[noreturn]] void fail(const std::string& what) const { throw InputError(file_ + ": " + what); }
+
+  // Null if there is no such file.
+  json read_object(const char* file) {
+    const fs::path path = folder_ / file;
+    if (!fs::exists(path)) return nullptr;
+    file_ = path.string();
+    json value = read_json_file(path);
+    if (!value.is_object())
+      fail(std::string("is ") + value.type_name() + ", expected a JSON object");
+    return value;
+  }
+
+  std::optional<bool> flag(const json& parent, const char* key) const {
+    const auto found = parent.find(key);
+    if (found == parent.end() || found->is_null()) return {};
+    if (!found->is_boolean())
+      fail(std::string(key) + " is " + found->type_name() + ", expected true or false");
+    return found->get<bool>();
+  }
+
+  // "<s>" or {"content": "<s>", …}; LLaMA's first conversions wrote "" for none.
+  void read_token(const json& parent, const char* key, std::optional<std::string>& out) const {
+    const auto found = parent.find(key);
+    if (found == parent.end() || found->is_null()) return;
+    const json& text = found->is_object() ? found->value("content", json()) : *found;
+    if (!text.is_string()) fail(std::string(key) + " is not a string or an object with content");
+    if (!text.get<std::string>().empty()) out = text.get<std::string>();
+  }
+
+  void read_special_tokens(const char* file) {
+    const json map = read_object(file);
+    if (map.is_null()) return;
+    read_token(map, "bos_token", out_.bos_token);
+    read_token(map, "eos_token", out_.eos_token);
+  }
+
+  void read_config(const json& config) {
+    out_.add_bos = flag(config, "add_bos_token");
+    if (flag(config, "add_eos_token").value_or(false))
+      fail("add_eos_token is true, expected false; sinkref appends no token, set it to false");
+    read_token(config, "bos_token", out_.bos_token);
+    read_token(config, "eos_token", out_.eos_token);
+    out_.add_prefix_space = flag(config, "add_prefix_space").value_or(true);
+    out_.prefix_after_added_token = flag(config, "legacy").value_or(true);
+    const auto added = config.find("added_tokens_decoder");
+    if (added == config.end()) return;
+    if (!added->is_object()) fail("added_tokens_decoder is not an object, expected id: token");
+    for (const auto& [id, token] : added->items()) add(token, number(id));
+  }
+
+  int number(const std::string& text) const {
+    int value = -1;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc() || end != text.data() + text.size())
+      fail("added_tokens_decoder has key " + quoted(text) + ", expected a token id");
+    return value;
+  }
+
+  void add(const json& token, int id) {
+    if (!token.is_object() || !token.contains("content") || !token["content"].is_string())
+      fail("added token " + std::to_string(id) + " is not an object with content");
+    AddedToken added{id, token["content"].get<std::string>()};
+    added.lstrip = flag(token, "lstrip").value_or(false);
+    added.rstrip = flag(token, "rstrip").value_or(false);
+    added.normalized = flag(token, "normalized").value_or(false);
+    if (flag(token, "single_word").value_or(false))
+      fail("added token " + sinkref::quoted(added.content) +
+           " is single_word, which sinkref does not implement; no LLaMA or Mistral uses it");
+    add(std::move(added));
+  }
+
+  void add(AddedToken token) {
+    if (token.content.empty()) fail("added token " + std::to_string(token.id) + " is empty");
+    if (token.id < 0 || token.id >= max_vocab_size)
+      fail("added token " + sinkref::quoted(token.content) + " has id " + std::to_string(token.id) +
+           ", expected 0 to " + std::to_string(max_vocab_size - 1));
+    for (const AddedToken& known : out_.added)
+      if (known.id == token.id)
+        fail("id " + std::to_string(token.id) + " belongs to " + sinkref::quoted(known.content) +
+             " and to " + sinkref::quoted(token.content) + ", expected one token per id");
+    out_.added.push_back(std::move(token));
+  }
+
+  void read_added_tokens_json() {
+    const json tokens = read_object("added_tokens.json");
+    if (tokens.is_null()) return;
+    for (const auto& [content, id] : tokens.items()) add(AddedToken{as_id(id), content});
+  }
+
+  // Only a sentencepiece folder needs these from here; a byte-level BPE reads them itself.
+  void read_tokenizer_json() {
+    if (!fs::exists(folder_ / "tokenizer.model")) return;
+    const json tokenizer = read_object("tokenizer.json");
+    if (tokenizer.is_null()) return;
+    const auto added = tokenizer.find("added_tokens");
+    if (added == tokenizer.end() || added->is_null()) return;
+    if (!added->is_array()) fail("added_tokens is not an array");
+    for (const json& token : *added)
+      add(token, as_id(token.is_object() ? token.value("id", json()) : json()));
+  }
+
+  int as_id(const json& id) const {
+    return id.is_number_unsigned() && id < max_vocab_size ? id.get<int>() : -1;
+  }
+
+  const fs::path folder_;
+  std::string file_;
+  TokenizerSettings out_;
+};
+
+}  // namespace
+
+TokenizerSettings read_tokenizer_settings(const fs::path& folder) {
+  return SettingsReader(folder).read();
+}
+
+}  // namespace sinkref
