@@ -1,0 +1,38 @@
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+namespace sinkref {
+
+/// A file that appears complete or not at all: written under a temporary name beside its place and
+/// renamed by commit(). Without commit() it vanishes. Every failure (no such folder, read-only,
+/// disk full, file exists and `overwrite` is false) is an InputError that names the file.
+class OutputFile {
+ public:
+  OutputFile(const std::filesystem::path& path, bool overwrite);
+  ~OutputFile();
+  OutputFile(const OutputFile&) = delete;
+  OutputFile& operator=(const OutputFile&) = delete;
+
+  /// Claims the space at once, so that a full disk shows before hours of work.
+  void resize(size_t bytes);
+  void write_at(size_t offset, const void* data, size_t bytes);
+  void append(std::string_view text);
+  void commit();
+
+ private:
+  [[noreturn]] void fail(const std::string& action, int error) const;
+
+  std::filesystem::path path_, temporary_;
+  bool overwrite_;
+  int fd_ = -1;
+  size_t end_ = 0;
+};
+
+/// The whole text at once.
+void write_text_file(const std::filesystem::path& path, std::string_view text, bool overwrite);
+
+}  // namespace sinkref

@@ -1,0 +1,222 @@
+#include "sinkref/trace.h"
+
+#include <algorithm>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "checkpoint/json_file.h"
+#include "checkpoint/readers.h"
+#include "sinkref/error.h"
+
+namespace sinkref {
+
+using nlohmann::json;
+
+namespace {
+
+struct TensorPlan {
+  std::string name;
+  const char* dtype;
+  std::vector<size_t> shape;
+  size_t bytes;
+};
+
+size_t longest(const std::vector<std::vector<int>>& tokens) {
+  size_t n = 0;
+  for (const auto& sequence : tokens) n = std::max(n, sequence.size());
+  return n;
+}
+
+bool is_attention(HookPoint point) {
+  return point == HookPoint::AttnScores || point == HookPoint::Pattern;
+}
+
+size_t product_of(const std::vector<size_t>& shape) {
+  size_t n = 1;
+  for (size_t extent : shape) n *= extent;
+  return n;
+}
+
+std::vector<size_t> trace_shape(Hook hook, const ModelConfig& config, size_t batch, size_t length) {
+  std::vector<size_t> shape = hook_shape(hook.point, config);
+  if (is_attention(hook.point)) return {batch, shape[0], length, length};
+  shape.insert(shape.begin(), {batch, length});
+  return shape;
+}
+
+bool unequal(const std::vector<std::vector<int>>& tokens) {
+  return std::any_of(tokens.begin(), tokens.end(),
+                     [&](const auto& s) { return s.size() != tokens[0].size(); });
+}
+
+/// Everything in the file, in its order.
+std::vector<TensorPlan> plan(const ModelConfig& config, std::span<const Hook> hooks,
+                             const std::vector<std::vector<int>>& tokens, size_t value_bytes) {
+  const size_t batch = tokens.size(), length = longest(tokens);
+  std::vector<TensorPlan> tensors = {{"tokens", "I64", {batch, length}, batch * length * 8}};
+  if (unequal(tokens)) tensors.push_back({"lengths", "I64", {batch}, batch * 8});
+  for (Hook hook : hooks) {
+    std::vector<size_t> shape = trace_shape(hook, config, batch, length);
+    const size_t bytes = product_of(shape) * value_bytes;
+    tensors.push_back({hook_name(hook), value_bytes == 4 ? "F32" : "F64", std::move(shape), bytes});
+  }
+  return tensors;
+}
+
+}  // namespace
+
+size_t trace_bytes(const ModelConfig& config, std::span<const Hook> hooks,
+                   const std::vector<std::vector<int>>& tokens, size_t value_bytes) {
+  size_t bytes = 0;
+  for (const TensorPlan& tensor : plan(config, hooks, tokens, value_bytes)) bytes += tensor.bytes;
+  return bytes;
+}
+
+template <class T>
+TraceWriter<T>::TraceWriter(const std::filesystem::path& path, bool overwrite,
+                            const ModelConfig& config, std::span<const Hook> hooks,
+                            const std::vector<std::vector<int>>& tokens,
+                            const std::map<std::string, std::string>& metadata)
+    : file_(path, overwrite), longest_(longest(tokens)), heads_(config.heads) {
+  const std::vector<TensorPlan> tensors = plan(config, hooks, tokens, sizeof(T));
+  nlohmann::ordered_json header;
+  header["__metadata__"] = metadata;
+  size_t offset = 0;
+  for (const TensorPlan& tensor : tensors) {
+    header[tensor.name] = {{"dtype", tensor.dtype},
+                           {"shape", tensor.shape},
+                           {"data_offsets", {offset, offset + tensor.bytes}}};
+    offset += tensor.bytes;
+  }
+  std::string text = header.dump();
+  text.resize((text.size() + 7) / 8 * 8, ' ');  // data aligned to 8 bytes
+  const uint64_t header_size = text.size();
+  const size_t data = 8 + text.size();
+  bytes_ = data + offset;
+  file_.resize(bytes_);
+  file_.write_at(0, &header_size, 8);
+  file_.write_at(8, text.data(), text.size());
+
+  std::vector<int64_t> ids(tokens.size() * longest_, -1);
+  std::vector<int64_t> lengths;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    std::copy(tokens[i].begin(), tokens[i].end(), ids.begin() + static_cast<long>(i * longest_));
+    lengths.push_back(static_cast<int64_t>(tokens[i].size()));
+  }
+  file_.write_at(data, ids.data(), ids.size() * 8);
+  size_t at = data + tensors[0].bytes;
+  if (tensors.size() > 1 && tensors[1].name == "lengths") {
+    file_.write_at(at, lengths.data(), lengths.size() * 8);
+    at += tensors[1].bytes;
+  }
+  for (Hook hook : hooks) {
+    slots_.push_back({hook, at, product_of(hook_shape(hook.point, config))});
+    at += product_of(trace_shape(hook, config, tokens.size(), longest_)) * sizeof(T);
+  }
+}
+
+template <class T>
+void TraceWriter<T>::attach(Hooks<T>& hooks) {
+  for (const Slot& slot : slots_)
+    hooks.add(slot.hook, [this, &slot](const Activation<T>& activation) {
+      is_attention(slot.hook.point) ? write_attention(slot, activation) : write(slot, activation);
+    });
+}
+
+template <class T>
+void TraceWriter<T>::write(const Slot& slot, const Activation<T>& activation) {
+  for (size_t r = 0; r < activation.rows.size(); ++r) {
+    const Row& row = activation.rows[r];
+    const size_t index = row.sequence * longest_ + row.position;
+    file_.write_at(slot.offset + index * slot.width * sizeof(T), activation.row(r),
+                   slot.width * sizeof(T));
+  }
+}
+
+template <class T>
+void TraceWriter<T>::write_attention(const Slot& slot, const Activation<T>& activation) {
+  // Keys that no step has reached yet are unseen.
+  const T unseen =
+      slot.hook.point == HookPoint::Pattern ? T(0) : -std::numeric_limits<T>::infinity();
+  std::vector<T> whole(longest_, unseen);
+  for (size_t r = 0; r < activation.rows.size(); ++r) {
+    const Row& row = activation.rows[r];
+    std::copy_n(activation.row(r), activation.width, whole.begin());
+    const size_t index = (row.sequence * heads_ + activation.head) * longest_ + row.position;
+    file_.write_at(slot.offset + index * longest_ * sizeof(T), whole.data(),
+                   longest_ * sizeof(T));
+  }
+}
+
+template class TraceWriter<float>;
+template class TraceWriter<double>;
+
+std::map<std::string, std::string> trace_metadata(const Model& model, size_t depth,
+                                                  const std::string& precision, Softmax softmax) {
+  const ModelConfig& c = model.config();
+  json config = {{"vocab_size", c.vocab_size},
+                 {"hidden_size", c.hidden_size},
+                 {"intermediate_size", c.intermediate_size},
+                 {"num_hidden_layers", c.layers},
+                 {"num_attention_heads", c.heads},
+                 {"num_key_value_heads", c.kv_heads},
+                 {"head_dim", c.head_dim},
+                 {"rms_norm_eps", c.rms_norm_eps},
+                 {"attention_bias", c.attention_bias},
+                 {"mlp_bias", c.mlp_bias},
+                 {"tie_word_embeddings", c.tied_output},
+                 {"sliding_window", nullptr},
+                 {"inv_freq", model.inv_freq()}};
+  if (c.sliding_window) config["sliding_window"] = *c.sliding_window;
+  return {{"program", "sinkref " SINKREF_VERSION},
+          {"arithmetic_version", std::to_string(arithmetic_version)},
+          {"precision", precision},
+          {"softmax", softmax == Softmax::one ? "one" : "standard"},
+          {"blocks_run", std::to_string(depth)},
+          {"weights_sha256", model.weights_sha256(depth)},
+          {"config", config.dump()}};
+}
+
+TraceFile TraceFile::open(const std::filesystem::path& path) {
+  TraceFile trace;
+  trace.path_ = path;
+  trace.file_ = std::make_shared<const MappedFile>(path);
+  trace.tensors_ = read_safetensors(*trace.file_);
+  const std::span<const std::byte> bytes = trace.file_->bytes();
+  const char* header = reinterpret_cast<const char*>(bytes.data()) + 8;
+  const json parsed = parse_json({header, load<uint64_t>(bytes.data())}, path.string());
+  if (const auto found = parsed.find("__metadata__"); found != parsed.end())
+    for (const auto& [key, value] : found->items()) trace.metadata_[key] = value;
+  return trace;
+}
+
+std::vector<std::string> TraceFile::names() const {
+  std::vector<std::string> all;
+  for (const auto& entry : tensors_) all.push_back(entry.first);
+  return all;
+}
+
+std::vector<uint64_t> TraceFile::shape(const std::string& name) const {
+  const auto found = tensors_.find(name);
+  if (found == tensors_.end())
+    throw InputError(path_.string() + ": has no tensor " + quoted(name));
+  return found->second.shape;
+}
+
+std::vector<double> TraceFile::values(const std::string& name) const {
+  shape(name);
+  const StoredTensor& tensor = tensors_.at(name);
+  const auto read = [&]<class T>(T) {
+    std::vector<double> all(tensor.bytes / sizeof(T));
+    for (size_t i = 0; i < all.size(); ++i)
+      all[i] = static_cast<double>(load<T>(tensor.data + i * sizeof(T)));
+    return all;
+  };
+  if (tensor.unsupported_dtype == "F64") return read(double{});
+  if (tensor.unsupported_dtype == "I64") return read(int64_t{});
+  if (tensor.unsupported_dtype.empty() && tensor.dtype == DType::F32) return read(float{});
+  throw InputError(path_.string() + ": tensor " + quoted(name) +
+                   " has a dtype other than F32, F64 and I64");
+}
+
+}  // namespace sinkref
