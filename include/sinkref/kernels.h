@@ -10,12 +10,17 @@ namespace sinkref {
 /// Raised whenever a bit of any result changes; the reason goes into reference_outputs/README.md.
 inline constexpr int arithmetic_version = 1;
 
-/// Length of the inner chain of every matmul-like sum. Part of the arithmetic, never tuned:
+/// The order of every matmul-like sum, in two levels so that the error stays small at any length.
+/// Part of the arithmetic, never tuned to a machine:
 ///     total = 0
-///     for each block of chain_block consecutive k:
-///         s = 0;  for k in block: s = fma(x[k], w[k], s)
-///         total = total + s
-inline constexpr size_t chain_block = 64;
+///     for each span of chain_span consecutive k:
+///         t = 0
+///         for each block of chain_block consecutive k in it:
+///             s = 0;  for k in block: s = fma(x[k], w[k], s)
+///             t = t + s
+///         total = total + t
+inline constexpr size_t chain_block = 32;
+inline constexpr size_t chain_span = 512;
 
 /// Virtual lanes of every other sum (RMSNorm, softmax): term i goes to lane i mod sum_lanes in
 /// double, and the lanes are added by a fixed tree.
@@ -50,7 +55,7 @@ struct Kernels {
   void (*softmax)(T* row, size_t keys, Visible visible, Softmax variant);
 
   /// z (rows, head_dim) = p (rows, keys; `stride` apart) · v (keys, head_dim): a blocked chain over
-  /// positions, whose blocks begin at absolute multiples of chain_block. Row r sums visible[r].
+  /// positions, whose blocks and spans begin at absolute multiples. Row r sums visible[r].
   void (*weighted_sum)(const T* p, size_t rows, size_t stride, const Visible* visible, const T* v,
                        size_t head_dim, T* z);
 

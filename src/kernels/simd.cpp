@@ -24,7 +24,6 @@ constexpr size_t tile_rows = 6;
 #else
 constexpr size_t tile_rows = 12;
 #endif
-constexpr size_t widen_depth = 256;  // k widened at once: the largest block of a stored type
 constexpr size_t chunk_rows = 240;   // rows of x per task, so that its panels stay in L2
 
 template <class T>
@@ -162,12 +161,29 @@ HWY_INLINE void add_block(const T* packed, size_t first, size_t end, size_t dept
             totals + (r - first) * totals_step, totals_step);
 }
 
+/// Sums of (rows, width) outputs: add_block adds to `span`, end_span adds that to `total`.
+template <class T>
+struct Sums {
+  std::vector<T> span, total;
+
+  void reset(size_t n) {
+    span.assign(n, T(0));
+    total.assign(n, T(0));
+  }
+  void end_span() {
+    for (size_t i = 0; i < total.size(); ++i) {
+      total[i] = total[i] + span[i];
+      span[i] = T(0);
+    }
+  }
+};
+
 /// Buffers of one thread; they grow once and stay.
 template <class T>
 struct Scratch {
   std::vector<float> widened;
   std::vector<T> panel;
-  std::vector<T> totals;
+  Sums<T> sums;
   PackedRows<T> packed;
 };
 
@@ -185,11 +201,11 @@ HWY_INLINE void pack_weights(const StoredMatrix& w, size_t n, size_t count, size
     const auto row = [&](size_t i) { return reinterpret_cast<const float*>(w.row(n + i)) + k0; };
     return pack(row, count, depth, panel, panel_width<T>());
   }
-  widened.resize(count * widen_depth);
+  widened.resize(count * chain_span);
   for (size_t i = 0; i < count; ++i)
-    widen(w.dtype, w.row(n + i), k0, k0 + depth, widened.data() + i * widen_depth);
+    widen(w.dtype, w.row(n + i), k0, k0 + depth, widened.data() + i * chain_span);
   const auto row = [&](size_t i) {
-    return static_cast<const float*>(widened.data()) + i * widen_depth;
+    return static_cast<const float*>(widened.data()) + i * chain_span;
   };
   pack(row, count, depth, panel, panel_width<T>());
 }
@@ -201,17 +217,18 @@ void matmul_task(const PackedRows<T>& x, size_t r0, size_t r1, const StoredMatri
   const size_t width = panel_width<T>();
   const size_t count = std::min(width, w.rows - n);
   Scratch<T>& buffers = scratch<T>();
-  buffers.panel.resize(widen_depth * width);
-  buffers.totals.assign((r1 - r0) * width, T(0));
-  for (size_t k0 = 0; k0 < w.cols; k0 += widen_depth) {
-    const size_t k1 = std::min(w.cols, k0 + widen_depth);
+  buffers.panel.resize(chain_span * width);
+  buffers.sums.reset((r1 - r0) * width);
+  for (size_t k0 = 0; k0 < w.cols; k0 += chain_span) {
+    const size_t k1 = std::min(w.cols, k0 + chain_span);
     pack_weights(w, n, count, k0, k1 - k0, buffers.widened, buffers.panel.data());
     for (size_t k = k0; k < k1; k += chain_block)
       add_block(x.block(k), r0, r1, std::min(chain_block, k1 - k),
-                buffers.panel.data() + (k - k0) * width, width, buffers.totals.data(), width);
+                buffers.panel.data() + (k - k0) * width, width, buffers.sums.span.data(), width);
+    buffers.sums.end_span();
   }
   for (size_t r = r0; r < r1; ++r)
-    std::copy_n(buffers.totals.data() + (r - r0) * width, count, y + r * w.rows + n);
+    std::copy_n(buffers.sums.total.data() + (r - r0) * width, count, y + r * w.rows + n);
 }
 
 template <class T>
@@ -238,17 +255,19 @@ void scores(const T* q, size_t rows, const T* k, size_t keys, size_t head_dim, T
   buffers.panel.resize(chain_block * width);
   for (size_t j = 0; j < keys; j += width) {
     const size_t count = std::min(width, keys - j);
-    buffers.totals.assign(rows * width, T(0));
+    buffers.sums.reset(rows * width);
     for (size_t k0 = 0; k0 < head_dim; k0 += chain_block) {
       const size_t depth = std::min(chain_block, head_dim - k0);
+      if (k0 > 0 && k0 % chain_span == 0) buffers.sums.end_span();
       pack([=](size_t i) { return k + (j + i) * head_dim + k0; }, count, depth,
            buffers.panel.data(), width);
       add_block(buffers.packed.block(k0), 0, rows, depth, buffers.panel.data(), width,
-                buffers.totals.data(), width);
+                buffers.sums.span.data(), width);
     }
+    buffers.sums.end_span();
     for (size_t r = 0; r < rows; ++r)
       for (size_t i = 0; i < count; ++i)
-        scores[r * stride + j + i] = scale * buffers.totals[r * width + i];
+        scores[r * stride + j + i] = scale * buffers.sums.total[r * width + i];
   }
 }
 
@@ -339,9 +358,10 @@ void weighted_sum(const T* p, size_t rows, size_t stride, const Visible* visible
   }
   Scratch<T>& buffers = scratch<T>();
   const size_t step = panels * width;
-  buffers.totals.assign(rows * step, T(0));
+  buffers.sums.reset(rows * step);
   buffers.panel.assign(chain_block * step, T(0));
   for (size_t k0 = begin / chain_block * chain_block; k0 < keys; k0 += chain_block) {
+    if (k0 % chain_span == 0) buffers.sums.end_span();
     const size_t k1 = std::min(keys, k0 + chain_block);
     for (size_t k = k0; k < k1; ++k)
       std::copy_n(v + k * head_dim, head_dim, buffers.panel.data() + (k - k0) * step);
@@ -358,13 +378,14 @@ void weighted_sum(const T* p, size_t rows, size_t stride, const Visible* visible
              end - r);
         for (size_t n = 0; n < step; n += width)
           tile_of(end - r, to - from, packed, buffers.panel.data() + (from - k0) * step + n, step,
-                  buffers.totals.data() + r * step + n, step);
+                  buffers.sums.span.data() + r * step + n, step);
       }
       r = end;
     }
   }
+  buffers.sums.end_span();
   for (size_t r = 0; r < rows; ++r)
-    std::copy_n(buffers.totals.data() + r * step, head_dim, z + r * head_dim);
+    std::copy_n(buffers.sums.total.data() + r * step, head_dim, z + r * head_dim);
 }
 
 template <class T>

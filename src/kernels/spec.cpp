@@ -11,16 +11,21 @@ namespace sinkref {
 
 namespace {
 
-/// Σ x[i]·w[i·w_step] over i in [begin, end): chains of chain_block that begin at multiples of it.
+/// Σ x[i]·w[i·w_step] over i in [begin, end); blocks and spans begin at multiples of their length.
 template <class T>
 T blocked_chain(const T* x, const T* w, size_t w_step, size_t begin, size_t end) {
   T total = 0;
-  for (size_t block = begin / chain_block * chain_block; block < end; block += chain_block) {
-    T s = 0;
-    const size_t block_end = std::min(end, block + chain_block);
-    for (size_t i = std::max(begin, block); i < block_end; ++i)
-      s = std::fma(x[i], w[i * w_step], s);
-    total = total + s;
+  for (size_t span = begin / chain_span * chain_span; span < end; span += chain_span) {
+    T t = 0;
+    const size_t span_end = std::min(end, span + chain_span);
+    for (size_t block = span; block < span_end; block += chain_block) {
+      T s = 0;
+      const size_t block_end = std::min(span_end, block + chain_block);
+      for (size_t i = std::max(begin, block); i < block_end; ++i)
+        s = std::fma(x[i], w[i * w_step], s);
+      t = t + s;
+    }
+    total = total + t;
   }
   return total;
 }
