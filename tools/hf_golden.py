@@ -46,7 +46,10 @@ import hf_runs
 from hf_runs import PatchSpec, Request, UserError
 
 PROGRAM = "hf_golden 1"
-PERMUTATIONS = 3
+# A one-token prompt's error is nearly a single random number: many orders are needed to see its
+# spread. A large model averages over more rows, and each copy takes its whole memory.
+PERMUTATIONS_SMALL, PERMUTATIONS_LARGE = 24, 8
+SMALL_MODEL = 10_000_000  # parameters
 COMPACT = ["blocks.*.hook_resid_post.norm", "blocks.*.hook_attn_out.norm", "blocks.*.hook_mlp_out.norm", "logits"]
 
 
@@ -161,7 +164,9 @@ class Models:
 @functools.lru_cache(maxsize=1)
 def load_models(path: Path) -> Models:
     fp32 = hf_runs.load(path)
-    shuffled = [hf_runs.permuted(fp32, seed) for seed in range(1, PERMUTATIONS + 1)]
+    small = fp32.num_parameters() < SMALL_MODEL
+    copies = PERMUTATIONS_SMALL if small else PERMUTATIONS_LARGE
+    shuffled = [hf_runs.permuted(fp32, seed) for seed in range(1, copies + 1)]
     return Models(fp32, hf_runs.exact(fp32), shuffled, hf_runs.require_same_weights(fp32, path))
 
 

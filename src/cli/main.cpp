@@ -1,1 +1,105 @@
-int main() { return 0; }
+// sinkref: the table of contents. Parse, run one command, turn errors into one line and a code.
+
+#include <omp.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <iostream>
+#include <new>
+
+#include "cli/commands.h"
+#include "sinkref/error.h"
+#include "sinkref/kernels.h"
+
+namespace {
+
+using namespace sinkref;
+using cli::Command;
+
+const std::vector<Command> commands = {
+    {"info", "configuration, tensors, dtypes and the memory it will need; reads no weights",
+     "sinkref info --model models/SmolLM2-135M-Instruct.Q4_1.gguf", {"json"}, cli::info},
+    {"tokenize", "token ids and pieces of a text; needs no weights",
+     "sinkref tokenize --model MODEL --prompt 'Hello world' --json",
+     {"prompt", "prompt-file", "tokens", "tokens-file", "bos", "json"}, cli::tokenize},
+    {"generate", "greedy continuation of a prompt",
+     "sinkref generate --model MODEL --prompt 'The capital of France is' --max-new-tokens 8",
+     {"prompt", "prompt-file", "tokens", "tokens-file", "bos", "kernel", "precision", "chunk",
+      "softmax", "patch", "ablate", "max-new-tokens", "json"},
+     cli::generate},
+    {"trace", "run a prompt and write the tensors chosen by --hooks to a safetensors file",
+     "sinkref trace --model MODEL --prompt Hello --hooks 'blocks.*.hook_resid_post' --out t.safetensors",
+     {"prompt", "prompt-file", "tokens", "tokens-file", "bos", "kernel", "precision", "chunk",
+      "softmax", "patch", "ablate", "hooks", "out", "force", "json"},
+     cli::trace},
+    {"sink", "sink layers, sink neurons with the causal check, repeats needed",
+     "sinkref sink --model MODEL --repeats 1000 --json",
+     {"prompt", "prompt-file", "tokens", "tokens-file", "bos", "kernel", "chunk", "softmax", "word",
+      "prefix", "repeats", "json"},
+     cli::sink},
+    {"report", "the paper's findings for one model: a table, and report.json in a folder",
+     "sinkref report --model MODEL --golden reference_outputs/smollm2/golden_text.safetensors --out report",
+     {"prompt", "prompt-file", "tokens", "tokens-file", "bos", "kernel", "chunk", "softmax", "word",
+      "prefix", "repeats", "golden", "out", "force", "json"},
+     cli::report},
+};
+
+void print_commands() {
+  std::cout << "sinkref: deterministic fp32 transformers, the ground truth for attention sinks and\n"
+               "the repeated-token phenomenon.\n\nUsage: sinkref COMMAND --model PATH [options]\n\n";
+  for (const Command& command : commands)
+    std::cout << "  " << command.name << std::string(12 - std::string(command.name).size(), ' ')
+              << command.summary << '\n';
+  std::cout << "\nsinkref COMMAND --help explains one. PATH is a Hugging Face folder or a .gguf "
+               "file;\nwithout --model the tiny model that comes along is run.\n";
+}
+
+/// Reading a page of a mapped file that was cut short meanwhile ends here.
+void file_changed(int) {
+  constexpr char message[] =
+      "sinkref: a model file became shorter while it was being read; fetch it again\n";
+  [[maybe_unused]] const ssize_t written = ::write(2, message, sizeof message - 1);
+  ::_exit(2);
+}
+
+int run(int argc, const char* const* argv) {
+  const std::string name = argc > 1 ? argv[1] : "--help";
+  if (name == "--help" || name == "-h" || name == "help") {
+    print_commands();
+    return argc > 1 ? 0 : 2;
+  }
+  if (name == "--version") {
+    std::cout << "sinkref " SINKREF_VERSION ", arithmetic " << arithmetic_version << '\n';
+    return 0;
+  }
+  for (const Command& command : commands) {
+    if (name != command.name) continue;
+    const std::optional<cli::Options> options = cli::parse_options(command, argc - 1, argv + 1);
+    if (!options) return 0;
+    require_fma();
+    if (options->threads > 0) omp_set_num_threads(static_cast<int>(options->threads));
+    const int code = command.run(*options);
+    std::cout.flush();
+    if (!std::cout) throw InputError("standard output cannot be written; is its disk full?");
+    return code;
+  }
+  throw InputError("there is no command " + quoted(name) + "; sinkref --help lists them");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::signal(SIGBUS, file_changed);
+  try {
+    return run(argc, argv);
+  } catch (const InputError& e) {
+    std::cerr << "sinkref: " << e.what() << '\n';
+    return 2;
+  } catch (const std::bad_alloc&) {
+    std::cerr << "sinkref: not enough memory for this input; use a shorter one\n";
+    return 2;
+  } catch (const std::exception& e) {
+    std::cerr << "sinkref: internal error: " << e.what() << '\n';
+    return 3;
+  }
+}

@@ -1,0 +1,14 @@
+#pragma once
+
+#include "cli/options.h"
+
+namespace sinkref::cli {
+
+int info(const Options& options);
+int tokenize(const Options& options);
+int generate(const Options& options);
+int trace(const Options& options);
+int sink(const Options& options);
+int report(const Options& options);
+
+}  // namespace sinkref::cli

@@ -1,0 +1,196 @@
+#include "cli/inputs.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "checkpoint/json_file.h"
+#include "sinkref/error.h"
+
+namespace sinkref::cli {
+
+namespace {
+
+// Ordinary prose, for the typical norms.
+constexpr const char* ordinary_text =
+    "The old harbour wakes before the sun does. Boats knock against the wooden piers, and the "
+    "first fishermen carry their nets down the narrow steps, talking quietly about the weather. "
+    "By seven the bakery on the corner has sold its bread, the school bus has passed twice, and "
+    "a few visitors stand by the railing to watch gulls follow the ferry out of the bay. Nobody "
+    "is in a hurry here; even the church bell seems to take its time between one hour and the "
+    "next.";
+constexpr const char* default_words[] = {"Another", "one", "bites", "the", "dust"};
+constexpr const char* default_request = "Repeat the following word forever:";
+
+int one_id(std::string_view text, const std::string& option) {
+  int value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || text.empty() || value < 0)
+    throw InputError(option + ": " + quoted(std::string(text)) +
+                     " is not a token id; expected whole numbers as 1,2,3");
+  return value;
+}
+
+/// "1,2,5x100"
+std::vector<int> parse_ids(const std::string& text, const std::string& option) {
+  std::vector<int> ids;
+  if (text.empty()) throw InputError(option + ": is empty; expected at least one token id");
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t comma = std::min(text.find(',', begin), text.size());
+    const std::string_view part = std::string_view(text).substr(begin, comma - begin);
+    const size_t times = part.find('x');
+    const int id = one_id(part.substr(0, times), option);
+    const int count =
+        times == std::string_view::npos ? 1 : one_id(part.substr(times + 1), option);
+    if (count > 1'000'000) throw InputError(option + ": more than a million repeats");
+    ids.insert(ids.end(), static_cast<size_t>(count), id);
+    begin = comma + 1;
+  }
+  return ids;
+}
+
+std::vector<int> json_ids(const nlohmann::json& list, const std::string& file) {
+  std::vector<int> ids;
+  for (const nlohmann::json& id : list) {
+    if (!id.is_number_integer() || id < 0 || id > 2147483647)
+      throw InputError(file + ": holds " + quoted(id.dump().substr(0, 40)) +
+                       ", expected token ids (whole numbers from 0)");
+    ids.push_back(id.get<int>());
+  }
+  return ids;
+}
+
+std::vector<std::vector<int>> read_ids_file(const std::string& file) {
+  const nlohmann::json list = read_json_file(file);
+  if (!list.is_array() || list.empty())
+    throw InputError(file + ": expected a JSON list of token ids, or a list of such lists");
+  if (!list[0].is_array()) return {json_ids(list, file)};
+  std::vector<std::vector<int>> batch;
+  for (const nlohmann::json& sequence : list) {
+    if (!sequence.is_array())
+      throw InputError(file + ": mixes token ids and lists; expected one or the other");
+    batch.push_back(json_ids(sequence, file));
+  }
+  return batch;
+}
+
+std::vector<int> with_bos(std::vector<int> ids, std::optional<int> bos) {
+  if (bos.has_value()) ids.insert(ids.begin(), bos.value());
+  return ids;
+}
+
+SinkInputs inputs_from_text(const Options& options, const Tokenizer& tokenizer) {
+  SinkInputs inputs;
+  const bool bos_wanted =
+      options.bos == BosPolicy::on || (options.bos == BosPolicy::automatic && tokenizer.adds_bos());
+  const std::optional<int> bos = bos_wanted ? tokenizer.bos_id() : std::nullopt;
+  inputs.text = tokenizer.encode(ordinary_text, options.bos);
+  inputs.lone = {bos ? *bos : inputs.text.at(0)};
+  const std::string prefix = options.prefix ? *options.prefix : bos ? "" : default_request;
+  std::vector<std::string> words = options.words;
+  if (words.empty()) words.assign(std::begin(default_words), std::end(default_words));
+  for (const std::string& word : words) {
+    // The word as it stands inside a text: with the mark of the space before it. Where it has
+    // several tokens, its last is what is repeated.
+    const std::vector<int> ids = tokenizer.encode("the " + word, BosPolicy::off);
+    if (word.empty() || ids.empty()) throw InputError("--word: is empty; expected a word");
+    std::vector<int> before = prefix.empty() ? std::vector<int>()
+                                             : tokenizer.encode(prefix, BosPolicy::off);
+    inputs.words.push_back({word, with_bos(std::move(before), bos), ids.back()});
+  }
+  return inputs;
+}
+
+SinkInputs inputs_from_ids(const Options& options, const Model& model,
+                           const std::vector<int>& ids) {
+  SinkInputs inputs;
+  const std::optional<int> bos =
+      options.bos == BosPolicy::off ? std::nullopt : model.config().bos_id;
+  inputs.text = ids;
+  inputs.lone = {bos ? *bos : ids.at(0)};
+  for (int id : ids)
+    if (inputs.words.size() < std::size(default_words) &&
+        std::none_of(inputs.words.begin(), inputs.words.end(),
+                     [&](const SinkInputs::Word& w) { return w.token == id; }))
+      inputs.words.push_back({"#" + std::to_string(id), inputs.lone, id});
+  return inputs;
+}
+
+std::vector<std::vector<int>> encode_prompt(const Options& options, const Checkpoint& checkpoint,
+                                            const std::string& text, const std::string& option) {
+  if (text.empty()) throw InputError(option + ": the prompt is empty; expected some text");
+  return {Tokenizer::open(checkpoint)->encode(text, options.bos)};
+}
+
+}  // namespace
+
+bool has_input(const Options& o) { return o.prompt || o.prompt_file || o.tokens || o.tokens_file; }
+
+std::vector<std::vector<int>> read_tokens(const Options& o, const Checkpoint& checkpoint) {
+  const int given = o.prompt.has_value() + o.prompt_file.has_value() + o.tokens.has_value() +
+                    o.tokens_file.has_value();
+  if (given != 1)
+    throw InputError("expected exactly one of --prompt, --prompt-file, --tokens, --tokens-file; "
+                     "found " + std::to_string(given));
+  if (o.tokens) return {parse_ids(*o.tokens, "--tokens")};
+  if (o.tokens_file) return read_ids_file(*o.tokens_file);
+  if (o.prompt) return encode_prompt(o, checkpoint, *o.prompt, "--prompt");
+  return encode_prompt(o, checkpoint, read_text_file(*o.prompt_file), *o.prompt_file);
+}
+
+SinkInputs sink_inputs(const Options& options, const Model& model) {
+  SinkInputs inputs =
+      has_input(options)
+          ? inputs_from_ids(options, model, read_tokens(options, model.checkpoint()).at(0))
+          : inputs_from_text(options, *Tokenizer::open(model.checkpoint()));
+  inputs.repeats = options.repeats;
+  size_t longest = inputs.text.size();
+  for (const SinkInputs::Word& word : inputs.words)
+    longest = std::max(longest, word.prefix.size() + inputs.repeats);
+  const size_t limit = model.config().max_positions;
+  if (inputs.text.size() > limit) inputs.text.resize(limit);
+  if (longest > limit)
+    throw InputError("--repeats " + std::to_string(inputs.repeats) + " with its prefix is " +
+                     std::to_string(longest) + " tokens, the model's limit is " +
+                     std::to_string(limit) + "; ask for fewer");
+  return inputs;
+}
+
+RunOptions run_options(const Options& options) {
+  RunOptions run;
+  run.kernel = options.kernel;
+  run.chunk = options.chunk;
+  run.softmax = options.softmax;
+  return run;
+}
+
+std::vector<Neurons> chosen_patch(const Options& options, const Model& model) {
+  if (options.patch == "none") return {};
+  if (options.patch != "auto") return parse_neurons(options.patch, "--patch", model.config());
+  Options own = options;  // the analysis has its own input
+  own.prompt = own.prompt_file = own.tokens_file = std::nullopt;
+  if (!options.tokens && !options.tokens_file) own.tokens = std::nullopt;
+  own.repeats = 1;
+  const SinkInputs inputs = sink_inputs(own, model);
+  const RunOptions run = run_options(options);
+  std::vector<Neurons> found;
+  for (const SinkLayer& sink :
+       find_sinks(model, run, inputs, measure_norms(model, run, inputs)))
+    found.push_back({sink.layer, sink.neurons});
+  std::sort(found.begin(), found.end(),
+            [](const Neurons& a, const Neurons& b) { return a.layer < b.layer; });
+  say("patch: " + neurons_text(found));
+  return found;
+}
+
+std::vector<Neurons> chosen_ablation(const Options& options, const Model& model) {
+  if (options.ablate == "none") return {};
+  return parse_neurons(options.ablate, "--ablate", model.config());
+}
+
+void say(const std::string& text) { std::cerr << text << '\n'; }
+
+}  // namespace sinkref::cli

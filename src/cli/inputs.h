@@ -1,0 +1,33 @@
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "cli/options.h"
+#include "sinkref/model.h"
+#include "sinkref/sink.h"
+#include "sinkref/tokenizer.h"
+
+namespace sinkref::cli {
+
+/// The token ids that --prompt, --prompt-file, --tokens or --tokens-file give: one list per
+/// sequence. Exactly one of the four must be there.
+std::vector<std::vector<int>> read_tokens(const Options& options, const Checkpoint& checkpoint);
+
+/// Whether any of the four was given.
+bool has_input(const Options& options);
+
+/// What the sink analysis runs on: built-in text and words (or --word, --prefix), or, for a model
+/// without a tokenizer, the ids given.
+SinkInputs sink_inputs(const Options& options, const Model& model);
+
+RunOptions run_options(const Options& options);
+
+/// --patch as neurons: parsed, or found by the sink analysis for "auto".
+std::vector<Neurons> chosen_patch(const Options& options, const Model& model);
+std::vector<Neurons> chosen_ablation(const Options& options, const Model& model);
+
+/// Progress on stderr, only where a person looks.
+void say(const std::string& text);
+
+}  // namespace sinkref::cli

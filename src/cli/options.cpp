@@ -1,0 +1,167 @@
+#include "cli/options.h"
+
+#include <algorithm>
+#include <boost/program_options.hpp>
+#include <filesystem>
+#include <iostream>
+
+#include "sinkref/error.h"
+
+namespace sinkref::cli {
+
+namespace po = boost::program_options;
+
+namespace {
+
+/// A whole number of at least `least`; Boost alone would take -1 for a huge one.
+size_t whole_number(const po::variables_map& values, const char* name, size_t least) {
+  const std::string text = values[name].as<std::string>();
+  const bool digits =
+      !text.empty() && text.size() <= 9 &&
+      std::all_of(text.begin(), text.end(), [](unsigned char c) { return c >= '0' && c <= '9'; });
+  if (!digits || std::stoul(text) < least)
+    throw InputError("--" + std::string(name) + " " + quoted(text) +
+                     ": expected a whole number from " + std::to_string(least) + " to 999999999");
+  return std::stoul(text);
+}
+
+std::string one_of(const po::variables_map& values, const char* name,
+                   const std::vector<std::string>& choices) {
+  const std::string text = values[name].as<std::string>();
+  if (std::find(choices.begin(), choices.end(), text) != choices.end()) return text;
+  std::string list;
+  for (const std::string& choice : choices) list += (list.empty() ? "" : ", ") + choice;
+  throw InputError("--" + std::string(name) + " " + quoted(text) + ": expected one of " + list);
+}
+
+/// The tiny model that comes with the project, so that every command runs with no network.
+std::string embedded_model() {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  const fs::path program = fs::read_symlink("/proc/self/exe", error);
+  for (fs::path folder = program.parent_path(); folder.has_relative_path();
+       folder = folder.parent_path()) {
+    const fs::path model = folder / "reference_outputs" / "tiny_llama3";
+    if (fs::exists(model / "config.json", error)) return model.string();
+  }
+  throw InputError("--model is missing; expected a Hugging Face folder or a .gguf file");
+}
+
+po::options_description describe(const Command& command) {
+  using Text = std::string;
+  const auto text = [](const char* fallback) {
+    return po::value<Text>()->default_value(fallback);
+  };
+  po::options_description all("Options");
+  const auto has = [&](const char* name) {
+    return std::any_of(command.options.begin(), command.options.end(),
+                       [&](const char* own) { return Text(own) == name; });
+  };
+  const auto add = [&](const char* name, const po::value_semantic* value, const char* help) {
+    if (has(name)) all.add_options()(name, value, help);
+    else delete value;
+  };
+  all.add_options()("model", po::value<Text>(),
+                    "Hugging Face folder or .gguf file (default: the tiny model that comes along)");
+  all.add_options()("threads", text("0"), "OpenMP threads, 0 for all; cannot change a bit");
+  add("prompt", po::value<Text>(), "text to run");
+  add("prompt-file", po::value<Text>(), "file with the text to run");
+  add("tokens", po::value<Text>(), "token ids to run, as 1,2,3; 5x100 repeats token 5");
+  add("tokens-file", po::value<Text>(), "JSON list of ids, or list of lists for a batch");
+  add("bos", text("auto"), "put the BOS token first: auto (as the checkpoint says), on, off");
+  add("kernel", text("auto"), "auto, spec (the scalar text), avx2, avx512, neon; same bits");
+  add("precision", text("fp32"), "fp32, or fp64 for the truth that errors are measured against");
+  add("chunk", text("512"), "tokens of a prompt per step; cannot change a bit");
+  add("softmax", text("standard"), "standard, or one for softmax_1 (a virtual key of score 0)");
+  add("patch", text("none"), "the paper's patch: auto, none or LAYER:NEURON,NEURON[;LAYER:…]");
+  add("ablate", text("none"), "neurons set to zero, as for --patch");
+  add("hooks", text("logits"), "globs of the tensors to write, as 'blocks.*.hook_resid_post,logits'");
+  add("max-new-tokens", text("64"), "length of the greedy continuation");
+  add("repeats", text("1000"), "length of the runs of one word");
+  add("word", po::value<std::vector<Text>>(), "word to repeat; may be given several times");
+  add("prefix", po::value<Text>(), "text before the run (default: BOS alone, or a short request)");
+  add("golden", po::value<std::vector<Text>>(), "golden file of this model to be held against");
+  add("out", po::value<Text>(), "where to write");
+  add("force", po::bool_switch(), "replace what is there");
+  add("json", po::bool_switch(), "machine-readable result on stdout");
+  all.add_options()("help", "this text");
+  return all;
+}
+
+void print_help(const Command& command, const po::options_description& options) {
+  std::cout << "sinkref " << command.name << ": " << command.summary << "\n\nExample:\n  "
+            << command.example << "\n\n"
+            << options
+            << "\nExit: 0 done, 1 a check failed, 2 bad input or usage, 3 internal error.\n";
+}
+
+Options fill(const po::variables_map& values) {
+  Options o;
+  const auto optional = [&](const char* name, std::optional<std::string>& into) {
+    if (values.count(name)) into = values[name].as<std::string>();
+  };
+  const auto text = [&](const char* name, std::string& into) {
+    if (values.count(name)) into = values[name].as<std::string>();
+  };
+  const auto number = [&](const char* name, size_t least, size_t& into) {
+    if (values.count(name)) into = whole_number(values, name, least);
+  };
+  const auto list = [&](const char* name, std::vector<std::string>& into) {
+    if (values.count(name)) into = values[name].as<std::vector<std::string>>();
+  };
+  o.model = values.count("model") ? values["model"].as<std::string>() : embedded_model();
+  optional("prompt", o.prompt);
+  optional("prompt-file", o.prompt_file);
+  optional("tokens", o.tokens);
+  optional("tokens-file", o.tokens_file);
+  optional("out", o.out);
+  optional("prefix", o.prefix);
+  list("word", o.words);
+  list("golden", o.goldens);
+  text("kernel", o.kernel);
+  text("patch", o.patch);
+  text("ablate", o.ablate);
+  text("hooks", o.hooks);
+  number("threads", 0, o.threads);
+  number("chunk", 1, o.chunk);
+  number("max-new-tokens", 1, o.max_new_tokens);
+  number("repeats", 1, o.repeats);
+  if (values.count("precision")) o.precision = one_of(values, "precision", {"fp32", "fp64"});
+  if (values.count("softmax"))
+    o.softmax = one_of(values, "softmax", {"standard", "one"}) == "one" ? Softmax::one
+                                                                        : Softmax::standard;
+  if (values.count("bos")) {
+    const std::string bos = one_of(values, "bos", {"auto", "on", "off"});
+    o.bos = bos == "auto" ? BosPolicy::automatic : bos == "on" ? BosPolicy::on : BosPolicy::off;
+  }
+  o.json = values.count("json") && values["json"].as<bool>();
+  o.force = values.count("force") && values["force"].as<bool>();
+  return o;
+}
+
+}  // namespace
+
+std::optional<Options> parse_options(const Command& command, int argc, const char* const* argv) {
+  const po::options_description options = describe(command);
+  po::variables_map values;
+  try {
+    // No guessing of abbreviated names: a script must not change its meaning with a new option.
+    const int style = po::command_line_style::unix_style & ~po::command_line_style::allow_guessing;
+    po::store(po::command_line_parser(argc, argv)
+                  .options(options)
+                  .positional({})
+                  .style(style)
+                  .run(),
+              values);
+  } catch (const po::error& e) {
+    throw InputError("sinkref " + std::string(command.name) + ": " + e.what() +
+                     "; sinkref " + command.name + " --help lists the options");
+  }
+  if (values.count("help")) {
+    print_help(command, options);
+    return std::nullopt;
+  }
+  return fill(values);
+}
+
+}  // namespace sinkref::cli

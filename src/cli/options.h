@@ -1,0 +1,38 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "sinkref/forward.h"
+#include "sinkref/tokenizer.h"
+
+namespace sinkref::cli {
+
+/// The command line, parsed and checked for form. One field per option.
+struct Options {
+  std::string model;
+  std::optional<std::string> prompt, prompt_file, tokens, tokens_file;
+  std::optional<std::string> out, prefix;
+  std::vector<std::string> words, goldens;
+  std::string kernel = "auto", precision = "fp32", patch = "none", ablate = "none";
+  std::string hooks = "logits";
+  BosPolicy bos = BosPolicy::automatic;
+  Softmax softmax = Softmax::standard;
+  size_t threads = 0, chunk = 512, max_new_tokens = 64, repeats = 1000;
+  bool json = false, force = false;
+};
+
+struct Command {
+  const char* name;
+  const char* summary;
+  const char* example;
+  std::vector<const char*> options;  ///< names, besides --model, --threads and --help
+  int (*run)(const Options&);
+};
+
+/// Throws InputError for an option that is unknown, unknown to this command, or malformed; nothing
+/// if the help was asked for and printed.
+std::optional<Options> parse_options(const Command& command, int argc, const char* const* argv);
+
+}  // namespace sinkref::cli
