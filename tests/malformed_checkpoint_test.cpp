@@ -211,6 +211,8 @@ TEST_CASE("malformed safetensors: sizes that overflow or do not fit the offsets 
                       {"\"t\"", "shape ["});
   refuses_safetensors(one_tensor(entry("F32", "[4294967296,4294967296,0]", "[0,0]"), 0),
                       {"\"t\"", "shape ["});
+  refuses_safetensors(one_tensor(entry("F32", "[0,4294967296,4294967296]", "[0,0]"), 0),
+                      {"\"t\"", "shape ["});
   refuses_safetensors(one_tensor(entry("F4", "[3]", "[0,1]"), 1), {"\"t\"", "F4"});
   opens_safetensors(one_tensor(entry("F4", "[4]", "[0,2]"), 2));
 }
