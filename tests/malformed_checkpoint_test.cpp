@@ -135,6 +135,16 @@ TEST_CASE("malformed config.json: every way of not being a JSON object is refuse
   }
 }
 
+TEST_CASE("malformed JSON: nesting is limited before it can exhaust the stack") {
+  for (const size_t depth : {100, 100'000}) {
+    const std::string nested = "{\"a\":" + std::string(depth, '[') + std::string(depth, ']') + "}";
+    TempDir dir;
+    dir.write("config.json", nested);
+    refuses_path(dir.path(), {"config.json", "nested"});
+    refuses_safetensors(safetensors_file(nested), {"nested"});
+  }
+}
+
 TEST_CASE("malformed config.json: a folder, a FIFO or a bad link in its place is refused") {
   TempDir folder, fifo, link, loop;
   std::filesystem::create_symlink("config.json", loop.path() / "config.json");
