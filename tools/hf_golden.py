@@ -7,7 +7,7 @@ TransformerLens's. `mlp.hook_pre_linear` is what the MLP goes on with, so after 
 
 The metadata's `floor` says how far Hugging Face's own fp32 is from that truth. One evaluation is one
 draw of a lottery, so a pool of equally valid ones is run: eager, sdpa, one token at a time with a
-cache, and eager with shuffled residual channels and neurons. For each tensor and measure:
+cache, eager in a batch of copies, and eager with shuffled residual channels and neurons. For each tensor and measure:
 
   rms, max   of the error over the whole tensor, in the tensor's unit
   row_max    the worst row's rms error divided by that row's rms in the truth (a row is a last axis)
@@ -50,6 +50,7 @@ PROGRAM = "hf_golden 1"
 # spread. A large model averages over more rows, and each copy takes its whole memory.
 PERMUTATIONS_SMALL, PERMUTATIONS_LARGE = 24, 8
 SMALL_MODEL = 10_000_000  # parameters
+BATCH = 4  # copies of the prompt: other row counts take other kernels, and so other orders of sums
 COMPACT = ["blocks.*.hook_resid_post.norm", "blocks.*.hook_attn_out.norm", "blocks.*.hook_mlp_out.norm", "logits"]
 
 
@@ -176,6 +177,7 @@ def evaluate_pool(models: Models, request: Request) -> dict[str, dict[str, np.nd
         "eager": hf_runs.record(models.fp32, request),
         "sdpa": hf_runs.record(models.fp32, request, attention="sdpa"),
         "decode": hf_runs.record(models.fp32, request, chunk=1),
+        "batched": hf_runs.record_in_batch(models.fp32, request, BATCH),
     }
     for index, (model, order) in enumerate(models.shuffled, start=1):
         pool[f"shuffled{index}"] = hf_runs.record(model, request, order=order)

@@ -14,7 +14,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -410,6 +410,13 @@ def record(model: PreTrainedModel, request: Request, attention: str = "eager", c
     finally:
         model.set_attn_implementation("eager")
     return recorder.tensors()
+
+
+def record_in_batch(model: PreTrainedModel, request: Request, copies: int) -> dict[str, np.ndarray]:
+    """The prompt among copies of itself; the first of them is returned."""
+    batch = request.tokens.shape[0]
+    together = record(model, replace(request, tokens=request.tokens.repeat(copies, 1)))
+    return {name: array[:batch] for name, array in together.items()}
 
 
 def generate(model: PreTrainedModel, request: Request, count: int) -> tuple[np.ndarray, np.ndarray]:
