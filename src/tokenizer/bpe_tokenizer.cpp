@@ -76,9 +76,10 @@ class BpeTokenizer : public Tokenizer {
 
   std::string decode(std::span<const int> ids) const override {
     std::string text;
-    for (int id : ids) {
-      check_id(id);
-      if (id != model_.bos) text += text_[id];
+    for (size_t i = 0; i < ids.size(); ++i) {
+      check_id(ids[i]);
+      const bool own_bos = i == 0 && model_.adds_bos && ids[i] == model_.bos;
+      if (!own_bos) text += text_[ids[i]];
     }
     return text;
   }
