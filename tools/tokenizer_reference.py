@@ -7,8 +7,8 @@
     llama-3                                     tiktoken with Meta's regular expression
     smollm2, tiny-bpe                           the tokenizers package, built from explicit parts
 
-strings.json is the list of texts. NAME.json holds "by" (package and version), "ids" (without BOS, one
-list per text) and "decoded": what decoding gives where it is not the text itself (null: not UTF-8).
+strings.json is the list of texts. NAME.json holds "by" (package and version), "ids" (without BOS,
+one list per text) and "decoded": what decoding gives where it is not the text itself (null: not UTF-8).
 """
 
 import importlib.metadata
@@ -34,9 +34,13 @@ def of_sentencepiece(file):
 def of_tiktoken(file):
     ranks = read_tiktoken(file)
     special = {name: len(ranks) + i for i, name in enumerate(llama3_special_tokens())}
-    model = tiktoken.Encoding("llama3", pat_str=LLAMA3_PATTERN, mergeable_ranks=ranks, special_tokens=special)
-    return (lambda text: model.encode(text, allowed_special="all"),
-            lambda ids: model.decode(without_first(special["<|begin_of_text|>"], ids)))
+    model = tiktoken.Encoding(
+        "llama3", pat_str=LLAMA3_PATTERN, mergeable_ranks=ranks, special_tokens=special
+    )
+    return (
+        lambda text: model.encode(text, allowed_special="all"),
+        lambda ids: model.decode(without_first(special["<|begin_of_text|>"], ids)),
+    )
 
 
 def without_first(bos, ids):
@@ -48,18 +52,26 @@ def of_smollm2(file):
     values = gguf_values(file)
     tokens = values["tokenizer.ggml.tokens"]
     merges = [tuple(merge.split(" ")) for merge in values["tokenizer.ggml.merges"]]
-    model = tokenizers.Tokenizer(tokenizers.models.BPE({t: i for i, t in enumerate(tokens)}, merges))
+    model = tokenizers.Tokenizer(
+        tokenizers.models.BPE({t: i for i, t in enumerate(tokens)}, merges)
+    )
     pre = tokenizers.pre_tokenizers
-    model.pre_tokenizer = pre.Sequence([pre.Digits(individual_digits=True), pre.ByteLevel(add_prefix_space=False)])
+    model.pre_tokenizer = pre.Sequence(
+        [pre.Digits(individual_digits=True), pre.ByteLevel(add_prefix_space=False)]
+    )
     model.decoder = tokenizers.decoders.ByteLevel()
     control = [t for t, kind in zip(tokens, values["tokenizer.ggml.token_type"]) if kind == 3]
-    model.add_special_tokens([tokenizers.AddedToken(t, special=True, normalized=False) for t in control])
+    model.add_special_tokens(
+        [tokenizers.AddedToken(t, special=True, normalized=False) for t in control]
+    )
     return of_tokenizers(model)
 
 
 def of_tokenizers(model, bos=None):
-    return (lambda text: model.encode(text, add_special_tokens=False).ids,
-            lambda ids: model.decode(without_first(bos, ids), skip_special_tokens=False))
+    return (
+        lambda text: model.encode(text, add_special_tokens=False).ids,
+        lambda ids: model.decode(without_first(bos, ids), skip_special_tokens=False),
+    )
 
 
 def tiny_bpe(file):
@@ -79,15 +91,27 @@ def main(models, output):
     write(output / "strings.json", texts)
     published, own = models / "tokenizers", PROJECT / "reference_outputs"
     for name, package, (encode, decode) in (
-            ("llama-2", "sentencepiece", of_sentencepiece(published / "llama-2/tokenizer.model")),
-            ("mistral-v0.1", "sentencepiece", of_sentencepiece(published / "mistral-v0.1/tokenizer.model")),
-            ("llama-3", "tiktoken", of_tiktoken(published / "llama-3/original/tokenizer.model")),
-            ("smollm2", "tokenizers", of_smollm2(models / "SmolLM2-135M-Instruct.Q4_1.gguf")),
-            ("tiny-sentencepiece", "sentencepiece", of_sentencepiece(own / "tiny_sentencepiece/tokenizer.model")),
-            ("tiny-bpe", "tokenizers", tiny_bpe(own / "tiny_tokenizer/tokenizer.json"))):
+        ("llama-2", "sentencepiece", of_sentencepiece(published / "llama-2/tokenizer.model")),
+        (
+            "mistral-v0.1",
+            "sentencepiece",
+            of_sentencepiece(published / "mistral-v0.1/tokenizer.model"),
+        ),
+        ("llama-3", "tiktoken", of_tiktoken(published / "llama-3/original/tokenizer.model")),
+        ("smollm2", "tokenizers", of_smollm2(models / "SmolLM2-135M-Instruct.Q4_1.gguf")),
+        (
+            "tiny-sentencepiece",
+            "sentencepiece",
+            of_sentencepiece(own / "tiny_sentencepiece/tokenizer.model"),
+        ),
+        ("tiny-bpe", "tokenizers", tiny_bpe(own / "tiny_tokenizer/tokenizer.json")),
+    ):
         ids = [encode(text) for text in texts]
-        decoded = {str(i): None if "\ufffd" in back and "\ufffd" not in text else back
-                   for i, text in enumerate(texts) if (back := decode(ids[i])) != text}
+        decoded = {
+            str(i): None if "\ufffd" in back and "\ufffd" not in text else back
+            for i, text in enumerate(texts)
+            if (back := decode(ids[i])) != text
+        }
         by = f"{package} {importlib.metadata.version(package)}"
         write(output / f"{name}.json", {"by": by, "ids": ids, "decoded": decoded})
         print(f"{name}: {len(texts)} texts by {by}, {len(decoded)} not restored by decoding")
