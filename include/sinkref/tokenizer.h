@@ -24,9 +24,14 @@ class Tokenizer {
   /// or from GGUF metadata. Throws InputError when there is none or it is malformed.
   static std::unique_ptr<Tokenizer> open(const Checkpoint& checkpoint);
 
-  /// Ids of `text` (UTF-8), special-token text included, with BOS first as the policy says.
+  /// Ids of `text`, with BOS first as the policy says. InputError if it is not UTF-8; NUL is a
+  /// character like others. Text of special tokens: byte-level BPE takes "<|eot_id|>" as that token,
+  /// as Hugging Face does; sentencepiece takes "<s>", "</s>", "<unk>" as ordinary text, as Meta's
+  /// code does, and other control or added tokens ("[INST]", "<|im_start|>") as those tokens.
+  /// Bytes that a vocabulary has no token for (SmolLM2: some control characters) are left out.
   std::vector<int> encode(std::string_view text, BosPolicy bos = BosPolicy::automatic) const;
-  /// Bytes of the tokens put together; may end inside a UTF-8 character. BOS is not printed.
+  /// Bytes of the tokens put together; may end inside a UTF-8 character. A first BOS that the
+  /// tokenizer adds by itself is not printed, nor are sentencepiece's "<s>" and "</s>".
   virtual std::string decode(std::span<const int> ids) const = 0;
   /// One vocabulary entry as it stands in the file ("▁the", "Ġthe").
   virtual std::string piece(int id) const = 0;

@@ -35,14 +35,15 @@ std::string to_alphabet(std::string_view bytes) {
   return out;
 }
 
+// The byte that a character stands for, or -1.
 int byte_of(char32_t character) {
   static const auto bytes = [] {
-    std::unordered_map<char32_t, int> map;
-    for (int b = 0; b < 256; ++b) map.emplace(alphabet()[b], b);
-    return map;
+    std::array<int, 0x200> table;
+    table.fill(-1);
+    for (int b = 0; b < 256; ++b) table[alphabet()[b]] = b;
+    return table;
   }();
-  const auto found = bytes.find(character);
-  return found == bytes.end() ? -1 : found->second;
+  return character < bytes.size() ? bytes[character] : -1;
 }
 
 // A token with a character outside the alphabet stands for its own text, as in Hugging Face.
@@ -76,9 +77,10 @@ class BpeTokenizer : public Tokenizer {
 
   std::string decode(std::span<const int> ids) const override {
     std::string text;
-    for (int id : ids) {
-      check_id(id);
-      if (id != model_.bos) text += text_[id];
+    for (size_t i = 0; i < ids.size(); ++i) {
+      check_id(ids[i]);
+      const bool own_bos = i == 0 && model_.adds_bos && ids[i] == model_.bos;
+      if (!own_bos) text += text_[ids[i]];
     }
     return text;
   }

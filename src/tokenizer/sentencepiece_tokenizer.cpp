@@ -52,11 +52,12 @@ class SentencepieceTokenizer : public Tokenizer {
 
   std::string decode(std::span<const int> ids) const override {
     std::string text;
+    bool at_start = strips_prefix_;
     for (int id : ids) {
-      std::string token = token_text(id);
-      if (text.empty() && strips_prefix_ && is_normal(id) && token.starts_with(' '))
-        token.erase(0, 1);
-      text += token;
+      const std::string token = token_text(id);
+      const bool prefix = at_start && is_normal(id) && token.starts_with(' ');
+      text += token.substr(prefix ? 1 : 0);
+      at_start &= token.empty();
     }
     return text;
   }

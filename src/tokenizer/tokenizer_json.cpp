@@ -66,7 +66,7 @@ class TokenizerJson {
   }
 
   int token_id(const json& value, const std::string& token) const {
-    if (!value.is_number_unsigned() || value.get<uint64_t>() >= uint64_t(max_vocab_size))
+    if (!value.is_number_integer() || value < 0 || value >= max_vocab_size)
       fail("token " + quoted(token) + " has id " + value.dump() + ", expected 0 to " +
            std::to_string(max_vocab_size - 1));
     return value.get<int>();

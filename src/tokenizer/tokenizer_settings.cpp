@@ -130,7 +130,7 @@ class SettingsReader {
   }
 
   int as_id(const json& id) const {
-    return id.is_number_unsigned() && id < max_vocab_size ? id.get<int>() : -1;
+    return id.is_number_integer() && id >= 0 && id < max_vocab_size ? id.get<int>() : -1;
   }
 
   const fs::path folder_;
