@@ -46,9 +46,10 @@ import hf_runs
 from hf_runs import PatchSpec, Request, UserError
 
 PROGRAM = "hf_golden 1"
-# A one-token prompt's error is nearly a single random number: many orders are needed to see its
-# spread. A large model averages over more rows, and each copy takes its whole memory.
-PERMUTATIONS_SMALL, PERMUTATIONS_LARGE = 24, 8
+# How many shuffled copies. A one-token prompt's hook_scale is a single number, whose error is a
+# single draw: many orders are needed to see how large it may be. More rows average by themselves,
+# and each copy of a large model takes its whole memory.
+SHUFFLED_ONE_TOKEN, SHUFFLED_SMALL, SHUFFLED_LARGE = 96, 24, 8
 SMALL_MODEL = 10_000_000  # parameters
 BATCH = 4  # copies of the prompt: other row counts take other kernels, and so other orders of sums
 COMPACT = ["blocks.*.hook_resid_post.norm", "blocks.*.hook_attn_out.norm", "blocks.*.hook_mlp_out.norm", "logits"]
@@ -166,7 +167,7 @@ class Models:
 def load_models(path: Path) -> Models:
     fp32 = hf_runs.load(path)
     small = fp32.num_parameters() < SMALL_MODEL
-    copies = PERMUTATIONS_SMALL if small else PERMUTATIONS_LARGE
+    copies = SHUFFLED_ONE_TOKEN if small else SHUFFLED_LARGE
     shuffled = [hf_runs.permuted(fp32, seed) for seed in range(1, copies + 1)]
     return Models(fp32, hf_runs.exact(fp32), shuffled, hf_runs.require_same_weights(fp32, path))
 
@@ -179,7 +180,8 @@ def evaluate_pool(models: Models, request: Request) -> dict[str, dict[str, np.nd
         "decode": hf_runs.record(models.fp32, request, chunk=1),
         "batched": hf_runs.record_in_batch(models.fp32, request, BATCH),
     }
-    for index, (model, order) in enumerate(models.shuffled, start=1):
+    copies = models.shuffled if request.tokens.shape[1] == 1 else models.shuffled[:SHUFFLED_SMALL]
+    for index, (model, order) in enumerate(copies, start=1):
         pool[f"shuffled{index}"] = hf_runs.record(model, request, order=order)
     return pool
 

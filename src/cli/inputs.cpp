@@ -77,19 +77,13 @@ std::vector<std::vector<int>> read_ids_file(const std::string& file) {
   return batch;
 }
 
-std::vector<int> with_bos(std::vector<int> ids, std::optional<int> bos) {
-  if (bos.has_value()) ids.insert(ids.begin(), bos.value());
-  return ids;
-}
-
 SinkInputs inputs_from_text(const Options& options, const Tokenizer& tokenizer) {
   SinkInputs inputs;
   const bool bos_wanted =
       options.bos == BosPolicy::on || (options.bos == BosPolicy::automatic && tokenizer.adds_bos());
-  const std::optional<int> bos = bos_wanted ? tokenizer.bos_id() : std::nullopt;
   inputs.text = tokenizer.encode(ordinary_text, options.bos);
-  inputs.lone = {bos ? *bos : inputs.text.at(0)};
-  const std::string prefix = options.prefix ? *options.prefix : bos ? "" : default_request;
+  inputs.lone = {inputs.text.at(0)};  // the BOS token where there is one
+  const std::string prefix = options.prefix ? *options.prefix : bos_wanted ? "" : default_request;
   std::vector<std::string> words = options.words;
   if (words.empty()) words.assign(std::begin(default_words), std::end(default_words));
   for (const std::string& word : words) {
@@ -97,9 +91,12 @@ SinkInputs inputs_from_text(const Options& options, const Tokenizer& tokenizer) 
     // several tokens, its last is what is repeated.
     const std::vector<int> ids = tokenizer.encode("the " + word, BosPolicy::off);
     if (word.empty() || ids.empty()) throw InputError("--word: is empty; expected a word");
-    std::vector<int> before = prefix.empty() ? std::vector<int>()
-                                             : tokenizer.encode(prefix, BosPolicy::off);
-    inputs.words.push_back({word, with_bos(std::move(before), bos), ids.back()});
+    std::vector<int> before;
+    if (bos_wanted) before.push_back(inputs.lone[0]);
+    const std::vector<int> asked =
+        prefix.empty() ? std::vector<int>() : tokenizer.encode(prefix, BosPolicy::off);
+    before.insert(before.end(), asked.begin(), asked.end());
+    inputs.words.push_back({word, std::move(before), ids.back()});
   }
   return inputs;
 }
@@ -107,10 +104,9 @@ SinkInputs inputs_from_text(const Options& options, const Tokenizer& tokenizer) 
 SinkInputs inputs_from_ids(const Options& options, const Model& model,
                            const std::vector<int>& ids) {
   SinkInputs inputs;
-  const std::optional<int> bos =
-      options.bos == BosPolicy::off ? std::nullopt : model.config().bos_id;
+  const bool bos_wanted = options.bos != BosPolicy::off && model.config().bos_id.has_value();
   inputs.text = ids;
-  inputs.lone = {bos ? *bos : ids.at(0)};
+  inputs.lone = {bos_wanted ? model.config().bos_id.value() : ids.at(0)};
   for (int id : ids)
     if (inputs.words.size() < std::size(default_words) &&
         std::none_of(inputs.words.begin(), inputs.words.end(),
@@ -127,8 +123,6 @@ std::vector<std::vector<int>> encode_prompt(const Options& options, const Checkp
 
 }  // namespace
 
-bool has_input(const Options& o) { return o.prompt || o.prompt_file || o.tokens || o.tokens_file; }
-
 std::vector<std::vector<int>> read_tokens(const Options& o, const Checkpoint& checkpoint) {
   const int given = o.prompt.has_value() + o.prompt_file.has_value() + o.tokens.has_value() +
                     o.tokens_file.has_value();
@@ -141,19 +135,19 @@ std::vector<std::vector<int>> read_tokens(const Options& o, const Checkpoint& ch
   return encode_prompt(o, checkpoint, read_text_file(*o.prompt_file), *o.prompt_file);
 }
 
-SinkInputs sink_inputs(const Options& options, const Model& model) {
+SinkInputs sink_inputs(const Options& options, const Model& model, size_t repeats) {
   SinkInputs inputs =
-      has_input(options)
+      options.tokens || options.tokens_file
           ? inputs_from_ids(options, model, read_tokens(options, model.checkpoint()).at(0))
           : inputs_from_text(options, *Tokenizer::open(model.checkpoint()));
-  inputs.repeats = options.repeats;
+  inputs.repeats = repeats;
   size_t longest = inputs.text.size();
   for (const SinkInputs::Word& word : inputs.words)
     longest = std::max(longest, word.prefix.size() + inputs.repeats);
   const size_t limit = model.config().max_positions;
   if (inputs.text.size() > limit) inputs.text.resize(limit);
   if (longest > limit)
-    throw InputError("--repeats " + std::to_string(inputs.repeats) + " with its prefix is " +
+    throw InputError("--repeats " + std::to_string(repeats) + " with its prefix is " +
                      std::to_string(longest) + " tokens, the model's limit is " +
                      std::to_string(limit) + "; ask for fewer");
   return inputs;
@@ -170,11 +164,7 @@ RunOptions run_options(const Options& options) {
 std::vector<Neurons> chosen_patch(const Options& options, const Model& model) {
   if (options.patch == "none") return {};
   if (options.patch != "auto") return parse_neurons(options.patch, "--patch", model.config());
-  Options own = options;  // the analysis has its own input
-  own.prompt = own.prompt_file = own.tokens_file = std::nullopt;
-  if (!options.tokens && !options.tokens_file) own.tokens = std::nullopt;
-  own.repeats = 1;
-  const SinkInputs inputs = sink_inputs(own, model);
+  const SinkInputs inputs = sink_inputs(options, model, 1);
   const RunOptions run = run_options(options);
   std::vector<Neurons> found;
   for (const SinkLayer& sink :

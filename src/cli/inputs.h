@@ -14,12 +14,9 @@ namespace sinkref::cli {
 /// sequence. Exactly one of the four must be there.
 std::vector<std::vector<int>> read_tokens(const Options& options, const Checkpoint& checkpoint);
 
-/// Whether any of the four was given.
-bool has_input(const Options& options);
-
 /// What the sink analysis runs on: built-in text and words (or --word, --prefix), or, for a model
-/// without a tokenizer, the ids given.
-SinkInputs sink_inputs(const Options& options, const Model& model);
+/// without a tokenizer, the ids of --tokens or --tokens-file.
+SinkInputs sink_inputs(const Options& options, const Model& model, size_t repeats);
 
 RunOptions run_options(const Options& options);
 

@@ -146,7 +146,7 @@ SinkReport analyse(const Options& options, const Model& model, const SinkInputs&
 
 int sink(const Options& options) {
   const Model model = Model::open(options.model);
-  const SinkInputs inputs = sink_inputs(options, model);
+  const SinkInputs inputs = sink_inputs(options, model, options.repeats);
   const SinkReport found = analyse(options, model, inputs);
   if (options.json)
     std::cout << findings(options, model, inputs, found, false).dump(2) << '\n';
@@ -168,7 +168,7 @@ int report(const Options& options) {
   OutputFile output(file, options.force);  // claimed before the work begins
 
   const Model model = Model::open(options.model);
-  const SinkInputs inputs = sink_inputs(options, model);
+  const SinkInputs inputs = sink_inputs(options, model, options.repeats);
   const SinkReport found = analyse(options, model, inputs);
   ordered_json j = findings(options, model, inputs, found, true);
   std::vector<GoldenResult> goldens;
