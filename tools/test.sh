@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Sets up, builds and runs every test. Ends with one line "N passed, M failed".
+#
+#   tools/test.sh          the C++ tests and the checks of the Python tools
+#   tools/test.sh --full   also regenerates every golden file with transformers, and runs the tests
+#                          again under AddressSanitizer and UBSan (as CI does)
+set -uo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+passed=0
+failed=0
+
+# check NAME COMMAND…: one line of the count.
+check() {
+  local name=$1
+  shift
+  echo "== $name"
+  if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAILED: $name"; fi
+}
+
+# run_tests PROGRAM FILTER…: adds Catch2's test cases to the count.
+run_tests() {
+  local program=$1 log
+  shift
+  log=$(mktemp)
+  echo "== $program $*"
+  "$program" "$@" 2>&1 | tee "$log"
+  local status=${PIPESTATUS[0]} cases good
+  if cases=$(grep -oP 'All tests passed \(.* in \K[0-9]+(?= test case)' "$log"); then
+    good=$cases
+  else
+    cases=$(grep -oP '^test cases: +\K[0-9]+' "$log" || echo 0)
+    good=$(grep -oP '^test cases:.*\| +\K[0-9]+(?= passed)' "$log" || echo 0)
+  fi
+  rm -f "$log"
+  # A crash or an empty run must not count as nothing.
+  if [ "$cases" -eq 0 ] || { [ "$status" -ne 0 ] && [ "$cases" -eq "$good" ]; }; then
+    failed=$((failed + 1))
+  fi
+  passed=$((passed + good))
+  failed=$((failed + cases - good))
+}
+
+sanitized_build() {
+  [ -f build-asan/build.ninja ] ||
+    meson setup build-asan -Db_sanitize=address,undefined -Db_lundef=false \
+      --buildtype=debugoptimized || return 1
+  ninja -C build-asan tests/sinkref_tests
+}
+
+tools/setup.sh --python || exit 1
+tools/get_smollm2.sh models || exit 1
+tools/get_tokenizers.sh models || exit 1
+run_tests build/tests/sinkref_tests
+check "the golden tool against an independent float64 forward" \
+  build/venv/bin/python tools/test_hf_golden.py
+check "a report on the tiny model and its figures" sh -c '
+  rm -rf build/tiny-report &&
+  build/sinkref report --model reference_outputs/tiny_llama1 --tokens 5,17,5x20,9,9,11 --repeats 40 \
+    --golden reference_outputs/tiny_llama1/golden_prompt.safetensors --out build/tiny-report &&
+  build/venv/bin/python tools/figures.py build/tiny-report'
+if [ "${1:-}" = --full ]; then
+  check "goldens made anew with transformers" build/venv/bin/python tools/check_goldens.py
+  check "build with sanitizers" sanitized_build
+  # SmolLM2 under the sanitizers takes minutes and shows nothing the tiny models do not.
+  UBSAN_OPTIONS=halt_on_error=1 run_tests build-asan/tests/sinkref_tests '~[smollm2]'
+fi
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
