@@ -14,6 +14,9 @@ namespace sinkref::cli {
 /// sequence. Exactly one of the four must be there.
 std::vector<std::vector<int>> read_tokens(const Options& options, const Checkpoint& checkpoint);
 
+/// The same for a command that takes one sequence: a batch is refused.
+std::vector<int> read_one_sequence(const Options& options, const Checkpoint& checkpoint);
+
 /// Whether any of the four was given.
 bool has_input(const Options& options);
 
