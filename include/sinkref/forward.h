@@ -60,7 +60,10 @@ class Forward {
  public:
   Forward(const Model& model, RunOptions options);
 
-  Sequence<T> start(std::vector<int> tokens) const;
+  /// Throws InputError for tokens that cannot be run after `before` others: none, too many, or one
+  /// outside the vocabulary.
+  void check(const std::vector<int>& tokens, size_t before = 0) const;
+  Sequence<T> start(std::vector<int> tokens) const;  ///< checks them
 
   /// Runs all pending tokens. Returns the logits of each sequence's last position (batch, V), or
   /// nothing (0 rows) for LogitRows::none; with `all`, hooks on Logits see every row.
@@ -72,7 +75,6 @@ class Forward {
   const RunOptions& options() const { return options_; }
 
  private:
-  void check(const std::vector<Sequence<T>>& sequences) const;
   void step(std::vector<Sequence<T>>& sequences, const std::vector<Row>& rows,
             const std::vector<int>& tokens, Hooks<T>& hooks, Matrix<T>& logits);
   void embed(const std::vector<int>& tokens);

@@ -83,15 +83,19 @@ int generate_with(const Options& options, const Model& model) {
     tokenizer = Tokenizer::open(model.checkpoint());
   } catch (const InputError&) {
     if (!options.tokens && !options.tokens_file) throw;
-    say("no tokenizer: printing token ids");
   }
   Forward<T> forward(model, run_options(options));
-  ordered_json all = ordered_json::array();
+  std::vector<Sequence<T>> sequences;
   for (const std::vector<int>& tokens : batch) {
+    sequences.push_back(forward.start(tokens));
     if (tokens.size() + options.max_new_tokens > model.config().max_positions + 1)
       throw InputError("--max-new-tokens " + std::to_string(options.max_new_tokens) + " after " +
                        std::to_string(tokens.size()) + " tokens passes the model's limit of " +
                        std::to_string(model.config().max_positions) + "; ask for fewer");
+  }
+  if (!tokenizer && !options.json) say("no tokenizer: printing token ids");
+  ordered_json all = ordered_json::array();
+  for (Sequence<T>& sequence : sequences) {
     Hooks<T> hooks;
     add_patch(patch, hooks);
     add_ablation(ablation, hooks);
@@ -101,7 +105,7 @@ int generate_with(const Options& options, const Model& model) {
                 << std::flush;
     };
     const std::vector<int> ids =
-        sinkref::generate(forward, forward.start(tokens), options.max_new_tokens, hooks, print);
+        sinkref::generate(forward, std::move(sequence), options.max_new_tokens, hooks, print);
     if (!options.json) std::cout << '\n';
     all.push_back({{"tokens", ids}, {"text", tokenizer ? tokenizer->decode(ids) : ""}});
   }
@@ -131,9 +135,6 @@ int trace_with(const Options& options, const Model& model) {
   for (Hook hook : chosen)
     if (hook_name(hook).starts_with("blocks.")) depth = std::max(depth, hook.layer + 1);
   run.depth = whole ? c.layers : depth;
-  if (!options.json)
-    say("writing " + std::to_string(chosen.size()) + " tensors, " +
-        std::to_string(trace_bytes(c, chosen, tokens, sizeof(T))) + " bytes");
   if (isatty(2))
     run.progress = [](size_t done, size_t all) {
       std::cerr << "\r" << done << " of " << all << " tokens" << (done == all ? "\n" : "");
@@ -145,6 +146,9 @@ int trace_with(const Options& options, const Model& model) {
   metadata["patch"] = neurons_text(patch);
   metadata["ablate"] = neurons_text(ablation);
   TraceWriter<T> writer(*options.out, options.force, c, chosen, tokens, metadata);
+  if (!options.json)
+    say("writing " + std::to_string(chosen.size()) + " tensors, " +
+        std::to_string(trace_bytes(c, chosen, tokens, sizeof(T))) + " bytes");
   writer.attach(hooks);
   forward.run(batch, hooks);
   writer.commit();
@@ -177,7 +181,7 @@ int tokenize(const Options& options) {
   if (options.prompt && options.prompt->empty()) {
     ids = tokenizer->encode("", options.bos);  // what a model sees of no text is a fair question
   } else {
-    ids = read_tokens(options, checkpoint).at(0);
+    ids = read_one_sequence(options, checkpoint);
   }
   for (int id : ids)
     if (id < 0 || static_cast<size_t>(id) >= tokenizer->vocab_size())

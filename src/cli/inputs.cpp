@@ -43,9 +43,18 @@ std::vector<int> parse_ids(const std::string& text, const std::string& option) {
     const std::string_view part = std::string_view(text).substr(begin, comma - begin);
     const size_t times = part.find('x');
     const int id = one_id(part.substr(0, times), option);
-    const int count =
-        times == std::string_view::npos ? 1 : one_id(part.substr(times + 1), option);
-    if (count > 1'000'000) throw InputError(option + ": more than a million repeats");
+    const std::string_view repeats =
+        times == std::string_view::npos ? "1" : part.substr(times + 1);
+    int count = 0;
+    const auto [end, error] =
+        std::from_chars(repeats.data(), repeats.data() + repeats.size(), count);
+    if (error != std::errc() || end != repeats.data() + repeats.size() || count < 1 ||
+        count > 1'000'000)
+      throw InputError(option + ": " + quoted(std::string(part)) +
+                       " is not a repeated token; expected TOKENxTIMES with 1 to 1000000 times");
+    if (part.starts_with("0x"))
+      throw InputError(option + ": " + quoted(std::string(part)) +
+                       " looks hexadecimal; expected decimal ids (token 0 is repeated as 0,0,0)");
     ids.insert(ids.end(), static_cast<size_t>(count), id);
     begin = comma + 1;
   }
@@ -54,6 +63,7 @@ std::vector<int> parse_ids(const std::string& text, const std::string& option) {
 
 std::vector<int> json_ids(const nlohmann::json& list, const std::string& file) {
   std::vector<int> ids;
+  if (list.empty()) throw InputError(file + ": holds an empty list; expected token ids");
   for (const nlohmann::json& id : list) {
     if (!id.is_number_integer() || id < 0 || id > 2147483647)
       throw InputError(file + ": holds " + quoted(id.dump().substr(0, 40)) +
@@ -135,13 +145,26 @@ std::vector<std::vector<int>> read_tokens(const Options& o, const Checkpoint& ch
   return encode_prompt(o, checkpoint, read_text_file(*o.prompt_file), *o.prompt_file);
 }
 
+std::vector<int> read_one_sequence(const Options& o, const Checkpoint& checkpoint) {
+  std::vector<std::vector<int>> batch = read_tokens(o, checkpoint);
+  if (batch.size() != 1)
+    throw InputError("--tokens-file: holds " + std::to_string(batch.size()) +
+                     " sequences; this command takes one");
+  return std::move(batch[0]);
+}
+
 SinkInputs sink_inputs(const Options& options, const Model& model, size_t repeats) {
-  SinkInputs inputs =
-      options.tokens || options.tokens_file
-          ? inputs_from_ids(options, model, read_tokens(options, model.checkpoint()).at(0))
-          : inputs_from_text(options, *Tokenizer::open(model.checkpoint()));
+  const Forward<float> forward(model, run_options(options));  // a wrong kernel shows here
+  SinkInputs inputs;
+  if (options.tokens || options.tokens_file) {
+    const std::vector<int> ids = read_one_sequence(options, model.checkpoint());
+    forward.check(ids);
+    inputs = inputs_from_ids(options, model, ids);
+  } else {
+    inputs = inputs_from_text(options, *Tokenizer::open(model.checkpoint()));
+  }
   inputs.repeats = repeats;
-  size_t longest = inputs.text.size();
+  size_t longest = 0;
   for (const SinkInputs::Word& word : inputs.words)
     longest = std::max(longest, word.prefix.size() + inputs.repeats);
   const size_t limit = model.config().max_positions;

@@ -14,7 +14,10 @@ namespace sinkref::cli {
 /// sequence. Exactly one of the four must be there.
 std::vector<std::vector<int>> read_tokens(const Options& options, const Checkpoint& checkpoint);
 
-/// What the sink analysis runs on: built-in text and words (or --word, --prefix), or, for a model
+/// The same for a command that takes one sequence: a batch is refused.
+std::vector<int> read_one_sequence(const Options& options, const Checkpoint& checkpoint);
+
+// What the sink analysis runs on: built-in text and words (or --word, --prefix), or, for a model
 /// without a tokenizer, the ids of --tokens or --tokens-file.
 SinkInputs sink_inputs(const Options& options, const Model& model, size_t repeats);
 

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <cstdio>
 #include <iostream>
 #include <new>
 
@@ -44,6 +45,14 @@ const std::vector<Command> commands = {
      cli::report},
 };
 
+/// The message on one line, whatever a file name or an argument has brought into it.
+void print_error(const std::string& message) {
+  std::string line = "sinkref: " + message;
+  for (char& c : line)
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+  std::cerr << line << '\n';
+}
+
 void print_commands() {
   std::cout << "sinkref: deterministic fp32 transformers, the ground truth for attention sinks and\n"
                "the repeated-token phenomenon.\n\nUsage: sinkref COMMAND --model PATH [options]\n\n";
@@ -75,13 +84,10 @@ int run(int argc, const char* const* argv) {
   for (const Command& command : commands) {
     if (name != command.name) continue;
     const std::optional<cli::Options> options = cli::parse_options(command, argc - 1, argv + 1);
-    if (!options) return 0;
+    if (!options) return 0;  // the help
     require_fma();
     if (options->threads > 0) omp_set_num_threads(static_cast<int>(options->threads));
-    const int code = command.run(*options);
-    std::cout.flush();
-    if (!std::cout) throw InputError("standard output cannot be written; is its disk full?");
-    return code;
+    return command.run(*options);
   }
   throw InputError("there is no command " + quoted(name) + "; sinkref --help lists them");
 }
@@ -90,16 +96,21 @@ int run(int argc, const char* const* argv) {
 
 int main(int argc, char** argv) {
   std::signal(SIGBUS, file_changed);
+  std::signal(SIGXFSZ, SIG_IGN);  // a size limit is then an error of write(), which cleans up
   try {
-    return run(argc, argv);
+    const int code = run(argc, argv);
+    std::cout.flush();
+    if (!std::cout || std::ferror(stdout))
+      throw InputError("standard output cannot be written; is its disk full?");
+    return code;
   } catch (const InputError& e) {
-    std::cerr << "sinkref: " << e.what() << '\n';
+    print_error(e.what());
     return 2;
   } catch (const std::bad_alloc&) {
-    std::cerr << "sinkref: not enough memory for this input; use a shorter one\n";
+    print_error("not enough memory for this input; use a shorter one");
     return 2;
   } catch (const std::exception& e) {
-    std::cerr << "sinkref: internal error: " << e.what() << '\n';
+    print_error(std::string("internal error: ") + e.what());
     return 3;
   }
 }

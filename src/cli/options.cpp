@@ -13,15 +13,17 @@ namespace po = boost::program_options;
 
 namespace {
 
-/// A whole number of at least `least`; Boost alone would take -1 for a huge one.
-size_t whole_number(const po::variables_map& values, const char* name, size_t least) {
+/// A whole number within limits; Boost alone would take -1 for a huge one.
+size_t whole_number(const po::variables_map& values, const char* name, size_t least,
+                    size_t most) {
   const std::string text = values[name].as<std::string>();
   const bool digits =
       !text.empty() && text.size() <= 9 &&
       std::all_of(text.begin(), text.end(), [](unsigned char c) { return c >= '0' && c <= '9'; });
-  if (!digits || std::stoul(text) < least)
+  if (!digits || std::stoul(text) < least || std::stoul(text) > most)
     throw InputError("--" + std::string(name) + " " + quoted(text) +
-                     ": expected a whole number from " + std::to_string(least) + " to 999999999");
+                     ": expected a whole number from " + std::to_string(least) + " to " +
+                     std::to_string(most));
   return std::stoul(text);
 }
 
@@ -103,18 +105,20 @@ Options fill(const po::variables_map& values) {
   const auto text = [&](const char* name, std::string& into) {
     if (values.count(name)) into = values[name].as<std::string>();
   };
-  const auto number = [&](const char* name, size_t least, size_t& into) {
-    if (values.count(name)) into = whole_number(values, name, least);
+  const auto number = [&](const char* name, size_t least, size_t most, size_t& into) {
+    if (values.count(name)) into = whole_number(values, name, least, most);
   };
   const auto list = [&](const char* name, std::vector<std::string>& into) {
     if (values.count(name)) into = values[name].as<std::vector<std::string>>();
   };
   o.model = values.count("model") ? values["model"].as<std::string>() : embedded_model();
+  if (o.model.empty()) throw InputError("--model is empty; expected a folder or a .gguf file");
   optional("prompt", o.prompt);
   optional("prompt-file", o.prompt_file);
   optional("tokens", o.tokens);
   optional("tokens-file", o.tokens_file);
   optional("out", o.out);
+  if (o.out && o.out->empty()) throw InputError("--out is empty; expected a place to write to");
   optional("prefix", o.prefix);
   list("word", o.words);
   list("golden", o.goldens);
@@ -122,10 +126,10 @@ Options fill(const po::variables_map& values) {
   text("patch", o.patch);
   text("ablate", o.ablate);
   text("hooks", o.hooks);
-  number("threads", 0, o.threads);
-  number("chunk", 1, o.chunk);
-  number("max-new-tokens", 1, o.max_new_tokens);
-  number("repeats", 1, o.repeats);
+  number("threads", 0, 1024, o.threads);
+  number("chunk", 1, 999999999, o.chunk);
+  number("max-new-tokens", 1, 999999999, o.max_new_tokens);
+  number("repeats", 1, 999999999, o.repeats);
   if (values.count("precision")) o.precision = one_of(values, "precision", {"fp32", "fp64"});
   if (values.count("softmax"))
     o.softmax = one_of(values, "softmax", {"standard", "one"}) == "one" ? Softmax::one
@@ -154,7 +158,7 @@ std::optional<Options> parse_options(const Command& command, int argc, const cha
                   .run(),
               values);
   } catch (const po::error& e) {
-    throw InputError("sinkref " + std::string(command.name) + ": " + e.what() +
+    throw InputError(std::string(command.name) + ": " + e.what() +
                      "; sinkref " + command.name + " --help lists the options");
   }
   if (values.count("help")) {

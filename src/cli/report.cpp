@@ -163,12 +163,12 @@ int report(const Options& options) {
   std::error_code error;
   if (!options.force && fs::exists(file, error))
     throw InputError(file.string() + ": exists already; choose another folder or add --force");
+  const Model model = Model::open(options.model);
+  const SinkInputs inputs = sink_inputs(options, model, options.repeats);
+  for (const std::string& golden : options.goldens) TraceFile::open(golden);
   fs::create_directories(folder, error);
   if (error) throw InputError(folder.string() + ": cannot be made: " + error.message());
   OutputFile output(file, options.force);  // claimed before the work begins
-
-  const Model model = Model::open(options.model);
-  const SinkInputs inputs = sink_inputs(options, model, options.repeats);
   const SinkReport found = analyse(options, model, inputs);
   ordered_json j = findings(options, model, inputs, found, true);
   std::vector<GoldenResult> goldens;

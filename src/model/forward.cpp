@@ -140,29 +140,28 @@ Forward<T>::Forward(const Model& model, RunOptions options)
 
 template <class T>
 Sequence<T> Forward<T>::start(std::vector<int> tokens) const {
+  check(tokens);
   return {KvCache<T>(model_.config(), depth_, tokens.size()), std::move(tokens)};
 }
 
 template <class T>
-void Forward<T>::check(const std::vector<Sequence<T>>& sequences) const {
+void Forward<T>::check(const std::vector<int>& tokens, size_t before) const {
   const ModelConfig& c = model_.config();
-  if (sequences.empty()) throw InputError("no prompt was given; expected at least one sequence");
-  for (const Sequence<T>& s : sequences) {
-    const size_t length = s.cache.length + s.pending.size();
-    if (s.pending.empty()) throw InputError("the prompt is empty; expected at least one token");
-    if (length > c.max_positions)
-      throw InputError("the input is " + std::to_string(length) + " tokens long, the model's limit "
-                       "is " + std::to_string(c.max_positions) + "; shorten it");
-    for (int token : s.pending)
-      if (token < 0 || static_cast<size_t>(token) >= c.vocab_size)
-        throw InputError("token id " + std::to_string(token) + " is not in the vocabulary; "
-                         "expected 0 to " + std::to_string(c.vocab_size - 1));
-  }
+  const size_t length = before + tokens.size();
+  if (tokens.empty()) throw InputError("the prompt is empty; expected at least one token");
+  if (length > c.max_positions)
+    throw InputError("the input is " + std::to_string(length) + " tokens long, the model's limit "
+                     "is " + std::to_string(c.max_positions) + "; shorten it");
+  for (int token : tokens)
+    if (token < 0 || static_cast<size_t>(token) >= c.vocab_size)
+      throw InputError("token id " + std::to_string(token) + " is not in the vocabulary; "
+                       "expected 0 to " + std::to_string(c.vocab_size - 1));
 }
 
 template <class T>
 Matrix<T> Forward<T>::run(std::vector<Sequence<T>>& sequences, Hooks<T>& hooks, bool prompt) {
-  check(sequences);
+  if (sequences.empty()) throw InputError("no prompt was given; expected at least one sequence");
+  for (const Sequence<T>& s : sequences) check(s.pending, s.cache.length);
   size_t done = 0, all = 0;
   for (Sequence<T>& s : sequences) {
     s.cache.reserve(s.cache.length + s.pending.size());

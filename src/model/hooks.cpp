@@ -85,15 +85,23 @@ std::vector<Hook> all_hooks(size_t layers) {
 }
 
 bool glob_matches(std::string_view glob, std::string_view name) {
-  if (glob.empty()) return name.empty();
-  if (glob[0] == '*') {
-    while (!glob.empty() && glob[0] == '*') glob.remove_prefix(1);
-    for (size_t i = 0; i <= name.size(); ++i)
-      if (glob_matches(glob, name.substr(i))) return true;
-    return false;
+  // Only the last star is ever extended, so that the time stays the product of the lengths.
+  size_t g = 0, n = 0, after_star = std::string_view::npos, resume = 0;
+  while (n < name.size()) {
+    if (g < glob.size() && glob[g] == '*') {
+      after_star = ++g;
+      resume = n;
+    } else if (g < glob.size() && (glob[g] == '?' || glob[g] == name[n])) {
+      ++g;
+      ++n;
+    } else if (after_star != std::string_view::npos) {
+      g = after_star;
+      n = ++resume;
+    } else {
+      return false;
+    }
   }
-  return !name.empty() && (glob[0] == '?' || glob[0] == name[0]) &&
-         glob_matches(glob.substr(1), name.substr(1));
+  return glob.find_first_not_of('*', g) == std::string_view::npos;
 }
 
 std::vector<Hook> select_hooks(const std::string& globs, size_t layers) {

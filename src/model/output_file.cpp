@@ -14,10 +14,14 @@ namespace fs = std::filesystem;
 
 OutputFile::OutputFile(const fs::path& path, bool overwrite) : path_(path), overwrite_(overwrite) {
   std::error_code ignored;
+  if (path_.empty()) throw InputError("the name of the output file is empty; expected a file");
   if (fs::is_directory(path_, ignored))
     throw InputError(path_.string() + ": is a folder; expected the name of a file to write");
   if (!overwrite_ && fs::exists(fs::symlink_status(path_, ignored)))
     throw InputError(path_.string() + ": exists already; choose another name or add --force");
+  // Renaming over a device or a FIFO would destroy it for everyone.
+  if (fs::exists(path_, ignored) && !fs::is_regular_file(path_, ignored))
+    throw InputError(path_.string() + ": is no regular file; choose another name");
   temporary_ = path_;
   temporary_ += ".partial-" + std::to_string(::getpid());
   fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);

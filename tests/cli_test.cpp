@@ -1,0 +1,466 @@
+// The program as its users meet it: arguments in, exit code, stdout, stderr and files out.
+
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "sinkref/trace.h"
+
+using namespace sinkref;
+namespace fs = std::filesystem;
+
+namespace {
+
+using Arguments = std::vector<std::string>;
+
+const fs::path outputs = SINKREF_SOURCE_DIR "/reference_outputs";
+
+std::string read_all(const fs::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  std::ostringstream text;
+  text << in.rdbuf();
+  return std::move(text).str();
+}
+
+void write_all(const fs::path& file, const std::string& text) {
+  std::ofstream(file, std::ios::binary) << text;
+}
+
+/// A folder of one test, gone with it.
+struct Folder {
+  Folder() {
+    std::string name = (fs::temp_directory_path() / "sinkref_cli_XXXXXX").string();
+    REQUIRE(::mkdtemp(name.data()) != nullptr);
+    path = name;
+  }
+  ~Folder() { fs::remove_all(path); }
+  Folder(const Folder&) = delete;
+  Folder& operator=(const Folder&) = delete;
+  std::string operator/(const std::string& name) const { return (path / name).string(); }
+  std::string file(const std::string& name, const std::string& text) const {
+    write_all(path / name, text);
+    return *this / name;
+  }
+  size_t entries() const {
+    return static_cast<size_t>(std::distance(fs::directory_iterator(path), {}));
+  }
+  fs::path path;
+};
+
+struct Outcome {
+  int code;  ///< -1 if a signal ended it
+  std::string out, err;
+};
+
+struct Conditions {
+  std::string stdout_to;  ///< a file to write stdout to; empty: captured
+  rlim_t largest_file = RLIM_INFINITY;
+};
+
+Outcome run(Arguments arguments, const Conditions& conditions = {}) {
+  const Folder captured;
+  const std::string out = conditions.stdout_to.empty() ? captured / "out" : conditions.stdout_to;
+  const std::string err = captured / "err";
+  arguments.insert(arguments.begin(), SINKREF_PROGRAM);
+  std::vector<char*> argv;
+  for (std::string& argument : arguments) argv.push_back(argument.data());
+  argv.push_back(nullptr);
+  const pid_t child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    const int in_fd = ::open("/dev/null", O_RDONLY);
+    const int out_fd = ::open(out.c_str(), O_WRONLY | O_CREAT, 0600);
+    const int err_fd = ::open(err.c_str(), O_WRONLY | O_CREAT, 0600);
+    const rlimit size = {conditions.largest_file, conditions.largest_file};
+    if (in_fd < 0 || out_fd < 0 || err_fd < 0 || ::setrlimit(RLIMIT_FSIZE, &size) != 0) ::_exit(99);
+    ::dup2(in_fd, 0);
+    ::dup2(out_fd, 1);
+    ::dup2(err_fd, 2);
+    ::setenv("OMP_WAIT_POLICY", "passive", 1);  // other work may share the cores
+    ::alarm(20);
+    ::execv(argv[0], argv.data());
+    ::_exit(99);
+  }
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  const std::string written = conditions.stdout_to.empty() ? read_all(out) : "";
+  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, written, read_all(err)};
+}
+
+std::string joined(const Arguments& arguments) {
+  std::string text;
+  for (const std::string& a : arguments) text += a.substr(0, 80) + " ";
+  return text;
+}
+
+/// Exit code 2 and one line that names the thing.
+void refused(const Arguments& arguments, const std::string& named,
+             const Conditions& conditions = {}) {
+  const Outcome outcome = run(arguments, conditions);
+  INFO(joined(arguments) << "\nstdout: " << outcome.out << "\nstderr: " << outcome.err);
+  CHECK(outcome.code == 2);
+  CHECK(outcome.out.empty());
+  CHECK(outcome.err.starts_with("sinkref: "));
+  CHECK(std::count(outcome.err.begin(), outcome.err.end(), '\n') == 1);
+  CHECK(outcome.err.ends_with('\n'));
+  CHECK(outcome.err.find(named) != std::string::npos);
+}
+
+std::string done(const Arguments& arguments) {
+  const Outcome outcome = run(arguments);
+  INFO(joined(arguments) << "\nstderr: " << outcome.err);
+  REQUIRE(outcome.code == 0);
+  return outcome.out;
+}
+
+std::string list(const std::vector<double>& ids) {
+  std::string text;
+  for (double id : ids) text += (text.empty() ? "" : ",") + std::to_string(static_cast<int>(id));
+  return text;
+}
+
+const std::vector<std::string> command_names = {"info",  "tokenize", "generate",
+                                                "trace", "sink",     "report"};
+
+}  // namespace
+
+TEST_CASE("cli: without arguments the commands are printed and the exit code is 2", "[cli]") {
+  const Outcome outcome = run({});
+  CHECK(outcome.code == 2);
+  for (const std::string& name : command_names)
+    CHECK(outcome.out.find("\n  " + name + " ") != std::string::npos);
+  CHECK(done({"--help"}) == outcome.out);
+}
+
+TEST_CASE("cli: the help of every command names its options", "[cli]") {
+  for (const std::string& name : command_names) {
+    const std::string help = done({name, "--help"});
+    INFO(help);
+    for (const char* option : {"--model", "--threads", "--json", "--help"})
+      CHECK(help.find(option) != std::string::npos);
+    CHECK((help.find("--hooks") != std::string::npos) == (name == "trace"));
+    CHECK((help.find("--max-new-tokens") != std::string::npos) == (name == "generate"));
+    CHECK((help.find("--golden") != std::string::npos) == (name == "report"));
+  }
+}
+
+TEST_CASE("cli: an unknown, foreign, shortened or valueless argument is named", "[cli]") {
+  refused({"nope"}, "nope");
+  refused({"a\nb"}, "a");
+  refused({"trace", "--nope"}, "--nope");
+  refused({"trace", "--no\npe"}, "--no?pe");
+  refused({"info", "--tokens", "1"}, "--tokens");
+  refused({"trace", "--token", "1"}, "--token");
+  refused({"trace", "--model"}, "--model");
+  refused({"info", "stray"}, "positional");
+  refused({"generate", "--tokens", "1", "--tokens", "2"}, "--tokens");
+}
+
+TEST_CASE("cli: a number or a choice outside its range is named with what was expected", "[cli]") {
+  for (const char* bad : {"-1", "1.5", "", "x", "1e3", "1025", "99999999999999999999"})
+    refused({"generate", "--tokens", "1", "--threads", bad}, "--threads");
+  for (const char* bad : {"0", "-1", "1.5", "9999999999"})
+    refused({"generate", "--tokens", "1", "--chunk", bad}, "--chunk");
+  refused({"generate", "--tokens", "1", "--max-new-tokens", "0"}, "--max-new-tokens");
+  refused({"generate", "--tokens", "1", "--max-new-tokens", "999999999"}, "--max-new-tokens");
+  refused({"sink", "--tokens", "1", "--repeats", "512"}, "--repeats");
+  refused({"generate", "--tokens", "1", "--kernel", "sse9"}, "sse9");
+  refused({"sink", "--tokens", "1", "--kernel", "sse9"}, "sse9");
+  refused({"generate", "--tokens", "1", "--precision", "fp16"}, "fp16");
+  refused({"generate", "--tokens", "1", "--softmax", "two"}, "two");
+  refused({"generate", "--tokens", "1", "--bos", "maybe"}, "maybe");
+}
+
+TEST_CASE("cli: a model that is absent or none is named", "[cli]") {
+  const Folder folder;
+  fs::create_directory(folder.path / "empty");
+  REQUIRE(::mkfifo((folder / "fifo").c_str(), 0600) == 0);
+  folder.file("text", "no model\n");
+  folder.file("nothing", "");
+  for (const char* name : {"absent", "empty", "fifo", "text", "nothing"})
+    refused({"info", "--model", folder / name}, folder / name);
+  refused({"info", "--model", folder / "two\nlines"}, "two?lines");
+  refused({"info", "--model", ""}, "--model");
+}
+
+TEST_CASE("cli: a malformed list of tokens is refused and leaves no file", "[cli]") {
+  const Folder folder;
+  for (const char* bad : {"", "12x", "-1", "1.0", "0x10", "1,,2", ",", " 1", "5x0", "5x-1", "x5",
+                          "5x99999999", "2147483648", "99999999999999999999"})
+    for (const char* command : {"trace", "sink"}) {
+      Arguments arguments = {command, "--tokens", bad};
+      if (command == std::string("trace"))
+        arguments.insert(arguments.end(), {"--out", folder / "out"});
+      refused(arguments, "--tokens");
+    }
+  for (const char* command : {"generate", "sink"}) {
+    refused({command, "--tokens", "1,512"}, "512");
+    refused({command, "--tokens", "5x513"}, "513");
+  }
+  refused({"trace", "--out", folder / "out", "--tokens", "1,512"}, "512");
+  refused({"trace", "--out", folder / "out", "--tokens", "5x513"}, "513");
+  CHECK(folder.entries() == 0);
+}
+
+TEST_CASE("cli: a bad tokens file is named and leaves no file", "[cli]") {
+  const Folder folder;
+  const std::string deep(100'000, '[');
+  const std::vector<std::pair<std::string, std::string>> files = {
+      {"nothing", ""},
+      {"blank", " \n"},
+      {"text", "1 2 3"},
+      {"cut", "[1,2"},
+      {"bom", "\xEF\xBB\xBF[1]"},
+      {"nul", std::string("[1]\0", 4)},
+      {"utf8", "[1,\"\xff\"]"},
+      {"string", "[\"1\"]"},
+      {"object", "{\"tokens\":[1]}"},
+      {"null", "[null]"},
+      {"true", "[true]"},
+      {"negative", "[-1]"},
+      {"fraction", "[1.0]"},
+      {"int32", "[2147483648]"},
+      {"int64", "[99999999999999999999]"},
+      {"nested", "[[[1]]]"},
+      {"mixed", "[1,[2]]"},
+      {"mixed_too", "[[1],2]"},
+      {"empty_list", "[]"},
+      {"empty_inner", "[[1],[]]"},
+      {"deep", deep},
+      {"deep_closed", deep + std::string(deep.size(), ']')},
+  };
+  for (const auto& [name, text] : files) folder.file(name, text);
+  fs::create_directory(folder.path / "folder");
+  REQUIRE(::mkfifo((folder / "fifo").c_str(), 0600) == 0);
+  const size_t entries = folder.entries();
+  Arguments names = {"absent", "folder", "fifo"};
+  for (const auto& [name, text] : files) names.push_back(name);
+  for (const std::string& name : names)
+    refused({"trace", "--tokens-file", folder / name, "--out", folder / "out"}, folder / name);
+  CHECK(folder.entries() == entries);
+  refused({"generate", "--tokens-file", folder.file("large", "[[1],[1,512]]")}, "512");
+  refused({"sink", "--tokens-file", folder.file("batch", "[[1],[2]]")}, "--tokens-file");
+}
+
+TEST_CASE("cli: a tokens file may end its lines with CR and LF", "[cli]") {
+  const Folder folder;
+  const std::string file = folder.file("tokens", "[1,\r\n 2]\r\n");
+  CHECK(done({"generate", "--tokens-file", file, "--max-new-tokens", "2"}) ==
+        done({"generate", "--tokens", "1,2", "--max-new-tokens", "2"}));
+}
+
+TEST_CASE("cli: exactly one input is expected, and not an empty one", "[cli]") {
+  refused({"generate"}, "--tokens");
+  refused({"generate", "--tokens", "1", "--prompt", "a"}, "found 2");
+  refused({"generate", "--prompt", ""}, "--prompt");
+  const Folder folder;
+  refused({"generate", "--prompt-file", folder / "absent"}, folder / "absent");
+  refused({"generate", "--prompt-file", folder.file("nothing", "")}, folder / "nothing");
+}
+
+TEST_CASE("cli: a hook that does not exist is answered with the closest", "[cli]") {
+  const Folder folder;
+  const Arguments start = {"trace", "--tokens", "1", "--out", folder / "out", "--hooks"};
+  const auto hooks = [&](const char* globs) {
+    Arguments arguments = start;
+    arguments.push_back(globs);
+    return arguments;
+  };
+  refused(hooks("blocks.0.hook_resid_pots"), "\"blocks.0.hook_resid_post\"");
+  refused(hooks("logits,"), "\"\"");
+  refused(hooks("blocks.4.*"), "layers 0 to 3");
+  refused(hooks("*?*?*?*?*?*?*?*?*?*?*?*?*?*?*?*?*?*q?"), "--hooks");  // and in no time
+  CHECK(folder.entries() == 0);
+}
+
+TEST_CASE("cli: malformed neurons and neurons that do not exist are named", "[cli]") {
+  const Folder folder;
+  for (const char* option : {"--patch", "--ablate"})
+    for (const char* bad : {"", "x", "1", "1:", ":1", "0:1,", "0:1;", "0:-1", "0:1:2", "4:0",
+                            "0:120", "99999999999999999999:1"})
+      refused({"trace", "--tokens", "1,2", "--out", folder / "out", option, bad}, option);
+  CHECK(folder.entries() == 0);
+}
+
+TEST_CASE("cli: an output that cannot be made is named and nothing is left", "[cli]") {
+  const Folder folder;
+  fs::create_directory(folder.path / "folder");
+  REQUIRE(::mkfifo((folder / "fifo").c_str(), 0600) == 0);
+  folder.file("file", "old");
+  const auto trace_to = [](const std::string& out) -> Arguments {
+    return {"trace", "--tokens", "1,2,3", "--out", out};
+  };
+  refused({"trace", "--tokens", "1"}, "--out");
+  refused(trace_to(""), "--out");
+  for (const std::string& name :
+       {folder / "absent/out", folder / "folder", folder / "file/out", folder / "fifo",
+        folder / "file", folder / std::string(300, 'a'), std::string("/proc/sinkref.out")})
+    refused(trace_to(name), name);
+  CHECK(read_all(folder / "file") == "old");
+
+  Arguments forced = trace_to(folder / "fifo");
+  forced.push_back("--force");
+  refused(forced, folder / "fifo");
+  CHECK(fs::is_fifo(folder / "fifo"));
+  CHECK(folder.entries() == 3);
+  CHECK(fs::is_empty(folder.path / "folder"));
+
+  forced[4] = folder / "file";
+  done(forced);
+  CHECK(TraceFile::open(folder / "file").has("logits"));
+  CHECK(folder.entries() == 3);
+}
+
+TEST_CASE("cli: a full disk is an error that leaves no file", "[cli]") {
+  const Folder folder;
+  const std::string out = folder / "out";
+  refused({"trace", "--tokens", "1,2,3", "--out", out}, out, {"", 4096});
+  CHECK(folder.entries() == 0);
+  folder.file("out", "old");
+  refused({"trace", "--tokens", "1,2,3", "--out", out, "--force"}, out, {"", 4096});
+  CHECK(read_all(out) == "old");
+  CHECK(folder.entries() == 1);
+}
+
+TEST_CASE("cli: output that standard output does not take is an error", "[cli]") {
+  REQUIRE(fs::is_character_file("/dev/full"));
+  for (const Arguments& arguments :
+       {Arguments{},
+        {"--help"},
+        {"--version"},
+        {"info"},
+        {"info", "--json"},
+        {"trace", "--help"},
+        {"generate", "--tokens", "1", "--max-new-tokens", "2", "--json"}})
+    refused(arguments, "standard output", {"/dev/full", RLIM_INFINITY});
+  for (const Arguments& arguments :
+       {Arguments{"generate", "--tokens", "1", "--max-new-tokens", "2"},
+        {"sink", "--tokens", "1,2", "--repeats", "2"}})
+    CHECK(run(arguments, {"/dev/full", RLIM_INFINITY}).code == 2);
+}
+
+TEST_CASE("cli: report replaces no report and makes no folder for bad input", "[cli]") {
+  const Folder folder;
+  const Arguments start = {"report", "--tokens", "1,2", "--repeats", "4", "--out"};
+  const auto report = [&](const std::string& out, const Arguments& more = {}) {
+    Arguments arguments = start;
+    arguments.push_back(out);
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return arguments;
+  };
+  refused({"report", "--tokens", "1"}, "--out");
+  refused(report(""), "--out");
+  refused(report(folder / "new", {"--model", folder / "absent"}), folder / "absent");
+  refused(report(folder / "new", {"--golden", folder / "absent"}), folder / "absent");
+  refused(report(folder / "new", {"--kernel", "sse9"}), "sse9");
+  CHECK(folder.entries() == 0);
+  folder.file("report.json", "old");
+  refused(report(folder.path), folder / "report.json");
+  refused(report(folder / "report.json"), folder / "report.json");
+  CHECK(read_all(folder / "report.json") == "old");
+  CHECK(folder.entries() == 1);
+  const std::string printed = done(report(folder.path, {"--force", "--json"}));
+  CHECK(nlohmann::json::parse(printed) == nlohmann::json::parse(read_all(folder / "report.json")));
+  CHECK(folder.entries() == 1);
+}
+
+TEST_CASE("cli: --json prints one JSON value with the promised keys", "[cli]") {
+  const Folder folder;
+  using nlohmann::json;
+  CHECK(json::parse(done({"info", "--json"})).at("layers") == 4);
+  const json one =
+      json::parse(done({"generate", "--tokens", "1", "--max-new-tokens", "3", "--json"}));
+  CHECK(one.at("tokens").size() <= 3);
+  CHECK(one.contains("text"));
+  const std::string batch = folder.file("batch", "[[1],[2,3]]");
+  CHECK(json::parse(done({"generate", "--tokens-file", batch, "--max-new-tokens", "3", "--json"}))
+            .size() == 2);
+  const json trace =
+      json::parse(done({"trace", "--tokens", "1", "--out", folder / "out", "--json"}));
+  CHECK(trace.at("bytes") == fs::file_size(folder / "out"));
+  const json sink = json::parse(done({"sink", "--tokens", "1,2", "--repeats", "4", "--json"}));
+  for (const char* key : {"model", "sink_layers", "repeats"}) CHECK(sink.contains(key));
+}
+
+TEST_CASE("cli: a trace has the same bytes for every run, thread count, chunk and kernel",
+          "[cli]") {
+  const Folder folder;
+  const std::string batch =
+      folder.file("batch", "[[1,5,9,77,77,77,77,77,77,77,77,77],[3],[200,31,44,150,7]]");
+  std::string expected;
+  for (const Arguments& how : {Arguments{},
+                               {},
+                               {"--threads", "1"},
+                               {"--threads", "2"},
+                               {"--chunk", "1"},
+                               {"--chunk", "7", "--threads", "2"},
+                               {"--chunk", "512"},
+                               {"--kernel", "spec"},
+                               {"--kernel", "auto", "--chunk", "1", "--threads", "1"}}) {
+    Arguments arguments = {"trace", "--tokens-file", batch,          "--hooks",
+                           "*",     "--out",         folder / "out", "--force"};
+    arguments.insert(arguments.end(), how.begin(), how.end());
+    done(arguments);
+    const std::string bytes = read_all(folder / "out");
+    if (expected.empty()) expected = bytes;
+    INFO(joined(how));
+    CHECK(bytes == expected);
+  }
+  CHECK(folder.entries() == 2);
+}
+
+TEST_CASE("cli: a sequence of a batch has the values that it has alone", "[cli]") {
+  const Folder folder;
+  const std::vector<std::string> sequences = {"1,5,9,77,77,77,77,77,77", "3", "200,31,44,150,7"};
+  std::string lists;
+  for (const std::string& ids : sequences) lists += (lists.empty() ? "[" : ",[") + ids + "]";
+  const std::string file = folder.file("batch", "[" + lists + "]");
+  done({"trace", "--tokens-file", file, "--hooks", "*", "--out", folder / "all"});
+  const TraceFile all = TraceFile::open(folder / "all");
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    const std::string out = folder / ("alone" + std::to_string(i));
+    done({"trace", "--tokens", sequences[i], "--hooks", "*", "--out", out});
+    const TraceFile alone = TraceFile::open(out);
+    CHECK(alone.names().size() > 80);
+    for (const std::string& name : alone.names()) {
+      const std::vector<uint64_t> own = alone.shape(name), padded = all.shape(name);
+      REQUIRE(own.size() == padded.size());
+      const std::vector<double> few = alone.values(name), many = all.values(name);
+      size_t same = 0;
+      for (size_t from = 0; from < few.size(); ++from) {
+        // The same indices in the padded tensor, of which sequence i is one slice.
+        size_t rest = from, to = 0, stride = 1;
+        for (size_t axis = own.size(); axis-- > 1;) {
+          to += rest % own[axis] * stride;
+          rest /= own[axis];
+          stride *= padded[axis];
+        }
+        same += few[from] == many[to + i * stride];
+      }
+      INFO(name << " of sequence " << i);
+      CHECK(same == few.size());
+    }
+  }
+}
+
+TEST_CASE("cli: generate gives the tokens of the golden runs", "[cli]") {
+  for (const char* name : {"tiny_llama1", "tiny_llama2", "tiny_llama3", "tiny_mistral"}) {
+    const TraceFile golden = TraceFile::open(outputs / name / "golden_prompt.safetensors");
+    const std::vector<double> expected = golden.values("generated");
+    const std::string printed =
+        done({"generate", "--model", outputs / name, "--tokens", list(golden.values("tokens")),
+              "--max-new-tokens", std::to_string(expected.size()), "--json"});
+    INFO(name);
+    CHECK(nlohmann::json::parse(printed).at("tokens").get<std::vector<double>>() == expected);
+  }
+}
