@@ -392,8 +392,12 @@ TEST_CASE("tokenizer: added tokens are found leftmost first, then longest") {
   CHECK(small_ids(tokenizer, " <y> <y> ") == std::vector<int>{12, 12});
 }
 
-TEST_CASE("tokenizer: bytes without a token are left out, as the reference does") {
-  CHECK(small_ids(small_bpe(), "azb") == std::vector<int>{3});
+TEST_CASE("tokenizer: bytes without a token are left out or unknown, as the file says") {
+  auto tokenizer = small_bpe();
+  CHECK(small_ids(tokenizer, "azb") == std::vector<int>{3});
+  tokenizer["model"]["vocab"]["<?>"] = 7;
+  tokenizer["model"]["unk_token"] = "<?>";
+  CHECK(small_ids(tokenizer, "azéb") == std::vector<int>{0, 7, 7, 7, 1});
 }
 
 }  // namespace sinkref
