@@ -83,8 +83,8 @@ TEST_CASE("config: a minimal LLaMA folder has the class defaults of transformers
 TEST_CASE("config: key/value heads default to all heads in LLaMA and to 8 in Mistral") {
   CHECK(read_folder(changed({{"num_key_value_heads", nullptr}})).kv_heads == 2);
   CHECK(read_folder(mistral({{"num_key_value_heads", nullptr},
-                             {"num_attention_heads", 8},
-                             {"hidden_size", 16}}))
+                             {"num_attention_heads", 16},
+                             {"hidden_size", 32}}))
             .kv_heads == 8);
   json null_heads = mistral();
   null_heads["num_key_value_heads"] = nullptr;

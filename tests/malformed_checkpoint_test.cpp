@@ -97,6 +97,9 @@ TEST_CASE("malformed path: what is no model is refused with what would do") {
   refuses_path(dir.path() / "fifo.gguf", {"fifo.gguf"});
   std::filesystem::create_symlink("nowhere", dir.path() / "dangling.gguf");
   refuses_path(dir.path() / "dangling.gguf", {"dangling.gguf"});
+  std::filesystem::create_symlink("loop.gguf", dir.path() / "loop.gguf");
+  refuses_path(dir.path() / "loop.gguf", {"loop.gguf"});
+  input_error([&] { Checkpoint::open(dir.path() / std::string(300, 'n')); }, {"nnn"});
   dir.write("a.gguf", "");
   refuses_path(dir.path(), {"config.json", "a.gguf"});
 }
@@ -132,8 +135,20 @@ TEST_CASE("malformed config.json: every way of not being a JSON object is refuse
   }
 }
 
-TEST_CASE("malformed config.json: a folder, a FIFO or a dangling link in its place is refused") {
-  TempDir folder, fifo, link;
+TEST_CASE("malformed JSON: nesting is limited before it can exhaust the stack") {
+  for (const size_t depth : {100, 100'000}) {
+    const std::string nested = "{\"a\":" + std::string(depth, '[') + std::string(depth, ']') + "}";
+    TempDir dir;
+    dir.write("config.json", nested);
+    refuses_path(dir.path(), {"config.json", "nested"});
+    refuses_safetensors(safetensors_file(nested), {"nested"});
+  }
+}
+
+TEST_CASE("malformed config.json: a folder, a FIFO or a bad link in its place is refused") {
+  TempDir folder, fifo, link, loop;
+  std::filesystem::create_symlink("config.json", loop.path() / "config.json");
+  refuses_path(loop.path(), {"config.json"});
   std::filesystem::create_directory(folder.path() / "config.json");
   refuses_path(folder.path(), {"config.json"});
   REQUIRE(mkfifo((fifo.path() / "config.json").c_str(), 0600) == 0);
@@ -205,6 +220,8 @@ TEST_CASE("malformed safetensors: sizes that overflow or do not fit the offsets 
   refuses_safetensors(one_tensor(entry("F32", "[4294967296,4294967296]", "[0,0]"), 0),
                       {"\"t\"", "shape ["});
   refuses_safetensors(one_tensor(entry("F32", "[4294967296,4294967296,0]", "[0,0]"), 0),
+                      {"\"t\"", "shape ["});
+  refuses_safetensors(one_tensor(entry("F32", "[0,4294967296,4294967296]", "[0,0]"), 0),
                       {"\"t\"", "shape ["});
   refuses_safetensors(one_tensor(entry("F4", "[3]", "[0,1]"), 1), {"\"t\"", "F4"});
   opens_safetensors(one_tensor(entry("F4", "[4]", "[0,2]"), 2));
@@ -281,6 +298,9 @@ TEST_CASE("malformed index: dangling links, folders and stray shards") {
   Folder dangling;
   std::filesystem::create_symlink("nowhere", dangling.dir.path() / "model.safetensors");
   dangling.refused({"model.safetensors"});
+  Folder loop;
+  std::filesystem::create_symlink("model.safetensors", loop.dir.path() / "model.safetensors");
+  loop.refused({"model.safetensors"});
   Folder folder;
   std::filesystem::create_directory(folder.dir.path() / "1.safetensors");
   folder.map({{"a", "1.safetensors"}}).refused({"1.safetensors", "not a regular file"});

@@ -34,7 +34,7 @@ std::string first_gguf_in(const fs::path& folder) {
 
 nlohmann::json read_config_json(const fs::path& folder) {
   const fs::path file = folder / "config.json";
-  if (!fs::exists(file)) {
+  if (!is_present(file)) {
     const std::string gguf = first_gguf_in(folder);
     throw InputError(folder.string() + ": holds no config.json; expected a Hugging Face folder " +
                      (gguf.empty() ? "(config.json, model.safetensors) or a .gguf file"
@@ -52,7 +52,7 @@ nlohmann::json read_config_json(const fs::path& folder) {
                         " is needed, but the folder holds neither model.safetensors nor "
                         "model.safetensors.index.json";
   for (const char* old : {"pytorch_model.bin", "pytorch_model.bin.index.json"})
-    if (fs::exists(folder / old))
+    if (is_present(folder / old))
       throw InputError(message + "; " + old +
                        " is not read: convert it with transformers' save_pretrained, which writes "
                        "safetensors");
@@ -67,6 +67,11 @@ std::vector<float> in_hugging_face_order(const std::vector<float>& stored, size_
 }
 
 }  // namespace
+
+bool is_present(const fs::path& path) {
+  std::error_code error;
+  return fs::exists(fs::symlink_status(path, error));
+}
 
 std::string shape_text(std::span<const uint64_t> shape) {
   constexpr size_t most = 8;  // a malformed file may have a thousand dimensions

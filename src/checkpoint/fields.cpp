@@ -91,7 +91,8 @@ Field Field::member(const std::string& name) const {
   const json& object = value("an object");
   if (!object.is_object()) fail("an object");
   const auto found = object.find(name);
-  return {file_, key_.empty() ? name : key_ + "." + name, found == object.end() ? nullptr : &*found};
+  return {file_, key_.empty() ? name : key_ + "." + name,
+          found == object.end() ? nullptr : &*found};
 }
 
 std::vector<std::string> Field::names() const {

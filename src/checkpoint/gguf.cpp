@@ -291,7 +291,8 @@ uint64_t head_dim_of(const GgufReader& in, const std::map<std::string, json>& me
     return found->second.get<uint64_t>();
   };
   if (metadata.count("llama.attention.key_length")) return size("llama.attention.key_length");
-  return size("llama.embedding_length") / size("llama.attention.head_count");
+  const uint64_t width = size("llama.embedding_length");
+  return width / size("llama.attention.head_count");
 }
 
 void mark_interleaved(const GgufReader& in, StoredTensor& tensor, uint64_t head_dim) {

@@ -11,30 +11,16 @@ namespace sinkref {
 
 namespace {
 
+// clang-format off
 // "llama." + these are read below, or do not change the logits.
 const std::set<std::string> known_keys = {
-    "block_count",
-    "context_length",
-    "embedding_length",
-    "feed_forward_length",
-    "vocab_size",
-    "attention.head_count",
-    "attention.head_count_kv",
-    "attention.key_length",
-    "attention.value_length",
-    "attention.layer_norm_rms_epsilon",
-    "attention.sliding_window",
-    "attention.causal",
-    "rope.dimension_count",
-    "rope.freq_base",
-    "rope.scaling.type",
-    "rope.scaling.factor",
-    "rope.scale_linear",
-    "rope.scaling.original_context_length",
-    "rope.scaling.finetuned",
-    "tensor_data_layout",
-    "expert_used_count",
-};
+    "block_count", "context_length", "embedding_length", "feed_forward_length", "vocab_size",
+    "attention.head_count", "attention.head_count_kv", "attention.key_length",
+    "attention.value_length", "attention.layer_norm_rms_epsilon", "attention.sliding_window",
+    "attention.causal", "rope.dimension_count", "rope.freq_base", "rope.scaling.type",
+    "rope.scaling.factor", "rope.scale_linear", "rope.scaling.original_context_length",
+    "rope.scaling.finetuned", "tensor_data_layout", "expert_used_count"};
+// clang-format on
 
 // GGUF stores fp32 where config.json has a decimal: 9.99999975e-06 for 1e-05. The shortest
 // decimal that gives this fp32 is what was meant, so both files of a model give the same double.

@@ -1,6 +1,6 @@
 #include "checkpoint/gguf_names.h"
 
-#include <regex>
+#include <optional>
 
 namespace sinkref {
 
@@ -29,12 +29,16 @@ struct LayerName {
   std::string layer, part, kind;  // "3", "attn_q", "weight"
 };
 
-bool split_layer_name(const std::string& name, LayerName& out) {
-  static const std::regex pattern(R"(blk\.(\d+)\.(\w+)\.(weight|bias))");
-  std::smatch match;
-  if (!std::regex_match(name, match, pattern)) return false;
-  out = {match[1], match[2], match[3]};
-  return true;
+std::optional<LayerName> split_layer_name(const std::string& name) {
+  const std::string prefix = "blk.";
+  const size_t after_layer = name.find('.', prefix.size());
+  const size_t after_part = name.rfind('.');
+  if (!name.starts_with(prefix) || after_layer >= after_part) return std::nullopt;
+  LayerName split{name.substr(prefix.size(), after_layer - prefix.size()),
+                  name.substr(after_layer + 1, after_part - after_layer - 1),
+                  name.substr(after_part + 1)};
+  if (split.kind != "weight" && split.kind != "bias") return std::nullopt;
+  return split;
 }
 
 }  // namespace
@@ -42,17 +46,16 @@ bool split_layer_name(const std::string& name, LayerName& out) {
 std::string hugging_face_name(const std::string& gguf_name) {
   for (const Name& name : model_names)
     if (gguf_name == name.gguf) return name.hugging_face;
-  LayerName split;
-  if (split_layer_name(gguf_name, split))
+  if (const auto split = split_layer_name(gguf_name))
     for (const Name& name : layer_names)
-      if (split.part == name.gguf)
-        return "model.layers." + split.layer + "." + name.hugging_face + "." + split.kind;
+      if (split->part == name.gguf)
+        return "model.layers." + split->layer + "." + name.hugging_face + "." + split->kind;
   return gguf_name;
 }
 
 bool is_rotated(const std::string& gguf_name) {
-  LayerName split;
-  return split_layer_name(gguf_name, split) && (split.part == "attn_q" || split.part == "attn_k");
+  const auto split = split_layer_name(gguf_name);
+  return split && (split->part == "attn_q" || split->part == "attn_k");
 }
 
 }  // namespace sinkref

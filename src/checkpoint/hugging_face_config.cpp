@@ -7,120 +7,45 @@
 #include "checkpoint/config_readers.h"
 #include "checkpoint/fields.h"
 #include "checkpoint/json_file.h"
+#include "checkpoint/readers.h"
 #include "sinkref/error.h"
 
 namespace sinkref {
 
 namespace {
 
+// clang-format off
 // Keys that the configuration below is made of.
 const std::set<std::string> used_keys = {
-    "model_type",
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "max_position_embeddings",
-    "rms_norm_eps",
-    "hidden_act",
-    "attention_bias",
-    "mlp_bias",
-    "tie_word_embeddings",
-    "sliding_window",
-    "use_sliding_window",
-    "layer_types",
-    "rope_theta",
-    "rope_scaling",
-    "rope_parameters",
-    "partial_rotary_factor",
-    "bos_token_id",
-    "eos_token_id",
-};
+    "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+    "num_attention_heads", "num_key_value_heads", "head_dim", "max_position_embeddings",
+    "rms_norm_eps", "hidden_act", "attention_bias", "mlp_bias", "tie_word_embeddings",
+    "sliding_window", "use_sliding_window", "layer_types", "rope_theta", "rope_scaling",
+    "rope_parameters", "partial_rotary_factor", "bos_token_id", "eos_token_id"};
 
 // Keys that do not change the logits: training, storage, bookkeeping, and settings of sampling
 // (which transformers itself drops from config.json).
 const std::set<std::string> harmless_keys = {
-    "architectures",
-    "torch_dtype",
-    "dtype",
-    "use_cache",
-    "attention_dropout",
-    "hidden_dropout",
-    "initializer_range",
-    "transformers_version",
-    "_name_or_path",
-    "name_or_path",
-    "pad_token_id",
-    "unk_token_id",
-    "sep_token_id",
-    "decoder_start_token_id",
-    "pretraining_tp",
-    "return_dict",
-    "use_return_dict",
-    "output_attentions",
-    "output_hidden_states",
-    "is_decoder",
-    "id2label",
-    "label2id",
-    "num_labels",
-    "problem_type",
-    "finetuning_task",
-    "task_specific_params",
-    "tokenizer_class",
-    "prefix",
-    "keys_to_ignore_at_inference",
-    "_attn_implementation",
-    "_attn_implementation_autoset",
-    "attn_implementation",
-    "_flash_attn_2_enabled",
-    "gradient_checkpointing",
-    "max_sequence_length",
-    "model_max_length",
-    "is_llama_config",
-    "transformers.js_config",
-    "license",
-    "_commit_hash",
-    "max_length",
-    "max_new_tokens",
-    "min_length",
-    "do_sample",
-    "early_stopping",
-    "num_beams",
-    "num_beam_groups",
-    "diversity_penalty",
-    "temperature",
-    "top_k",
-    "top_p",
-    "typical_p",
-    "repetition_penalty",
-    "length_penalty",
-    "no_repeat_ngram_size",
-    "encoder_no_repeat_ngram_size",
-    "bad_words_ids",
-    "num_return_sequences",
-    "output_scores",
-    "return_dict_in_generate",
-    "forced_bos_token_id",
-    "forced_eos_token_id",
-    "remove_invalid_values",
-    "exponential_decay_length_penalty",
-    "suppress_tokens",
-    "begin_suppress_tokens",
-};
+    "architectures", "torch_dtype", "dtype", "use_cache", "attention_dropout", "hidden_dropout",
+    "initializer_range", "transformers_version", "_name_or_path", "name_or_path", "pad_token_id",
+    "unk_token_id", "sep_token_id", "decoder_start_token_id", "pretraining_tp", "return_dict",
+    "use_return_dict", "output_attentions", "output_hidden_states", "is_decoder", "id2label",
+    "label2id", "num_labels", "problem_type", "finetuning_task", "task_specific_params",
+    "tokenizer_class", "prefix", "keys_to_ignore_at_inference", "_attn_implementation",
+    "_attn_implementation_autoset", "attn_implementation", "_flash_attn_2_enabled",
+    "gradient_checkpointing", "max_sequence_length", "model_max_length", "is_llama_config",
+    "transformers.js_config", "license", "_commit_hash", "max_length", "max_new_tokens",
+    "min_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups",
+    "diversity_penalty", "temperature", "top_k", "top_p", "typical_p", "repetition_penalty",
+    "length_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids",
+    "num_return_sequences", "output_scores", "return_dict_in_generate", "forced_bos_token_id",
+    "forced_eos_token_id", "remove_invalid_values", "exponential_decay_length_penalty",
+    "suppress_tokens", "begin_suppress_tokens"};
 
 const std::set<std::string> rope_keys = {
-    "rope_type",
-    "type",
-    "rope_theta",
-    "factor",
-    "low_freq_factor",
-    "high_freq_factor",
-    "original_max_position_embeddings",
-    "partial_rotary_factor",
-};
+    "rope_type", "type", "rope_theta", "factor", "low_freq_factor", "high_freq_factor",
+    "original_max_position_embeddings", "partial_rotary_factor"};
+// clang-format on
 
 class Reader {
  public:
@@ -317,7 +242,7 @@ void Reader::read_special_tokens(ModelConfig& config) const {
   // generate() takes its settings from this file where it exists (Llama 3 names its end of turn
   // only there).
   const std::filesystem::path file = checkpoint_.path() / "generation_config.json";
-  if (!std::filesystem::exists(file)) return;
+  if (!is_present(file)) return;
   const nlohmann::json generation = read_json_file(file, 1u << 20);
   const Field generation_eos = Field(file, "", &generation).member("eos_token_id");
   if (generation_eos.is_set()) config.eos_ids = generation_eos.ids(config.vocab_size);

@@ -44,6 +44,10 @@ inline std::optional<uint64_t> product(std::span<const uint64_t> sizes) {
   return has_zero ? 0 : total;
 }
 
+/// Whether there is anything of this name, be it a dangling link. Unlike std::filesystem::exists
+/// it never throws (loops of links, forbidden folders); opening the file then says what is wrong.
+bool is_present(const std::filesystem::path& path);
+
 /// "[32, 64]"
 std::string shape_text(std::span<const uint64_t> shape);
 

@@ -229,11 +229,11 @@ void read_safetensors_folder(Checkpoint& checkpoint) {
   // In transformers' order: the single file wins over an index beside it.
   const fs::path single = checkpoint.path_ / "model.safetensors";
   const fs::path index = checkpoint.path_ / "model.safetensors.index.json";
-  if (fs::exists(fs::symlink_status(single))) {
+  if (is_present(single)) {
     checkpoint.tensors_ = read_safetensors(map_file(single, checkpoint.files_));
     return;
   }
-  if (!fs::exists(fs::symlink_status(index))) return;
+  if (!is_present(index)) return;
   const std::map<std::string, std::string> shard_of = read_index(index);
   std::set<std::string> shards;
   for (const auto& [name, shard] : shard_of) shards.insert(shard);
