@@ -463,6 +463,8 @@ TEST_CASE("malformed tokenizer folder: settings that are wrong or contradict the
   CHECK(added("1", R"({"content": "<s>"})") == "accepted");
   CHECK_THAT(added("1", R"({"content": "<t>"})"), Catch::Contains("another token"));
   CHECK_THAT(added("400", R"({"content": "<s>"})"), Catch::Contains("another token"));
+  CHECK_THAT(added("0400", R"({"content": "<u>"}, "400": {"content": "<t>"})"),
+             Catch::Contains("one token per id"));
   CHECK_THAT(added("x", R"({"content": "<t>"})"), Catch::Contains("expected a token id"));
   CHECK_THAT(added("400", R"({"content": ""})"), Catch::Contains("empty"));
   CHECK_THAT(added("400", "{}"), Catch::Contains("content"));
