@@ -53,10 +53,9 @@ std::string refusal_of_piece(const Piece& piece) {
 }
 
 std::string field(int number, const std::string& bytes) {
-  REQUIRE(bytes.size() < 128 * 128);
-  std::string out{static_cast<char>(number << 3 | 2), static_cast<char>(bytes.size() | 0x80),
-                  static_cast<char>(bytes.size() >> 7)};
-  return out + bytes;
+  std::string out{static_cast<char>(number << 3 | 2)};
+  for (int shift : {0, 7, 14}) out += static_cast<char>((bytes.size() >> shift & 0x7F) | 0x80);
+  return out + '\0' + bytes;
 }
 
 }  // namespace
@@ -177,6 +176,23 @@ TEST_CASE("malformed tokenizer.model: normalization tables that point out of bou
   CHECK_THAT(refusal_of_charsmap(charsmap(broken, replacement)), Catch::Contains("cycle"));
 }
 
+TEST_CASE(
+    "malformed tokenizer.model: more normalization rules inside one another than there is room") {
+  auto nested = [](size_t rules) {  // "a", "aa", "aaa", …
+    auto trie = empty_trie(rules + 2);
+    for (size_t i = 0, node = 0; i <= rules; ++i) {
+      const size_t base = 256 * (i + 1);
+      trie[node] = unit(i == 0 ? 0 : 'a', node ^ base) | (i == 0 ? 0 : has_leaf);
+      trie[base] = leaf | 0;
+      node = base ^ 'a';
+    }
+    return refusal_of_charsmap(charsmap(trie, std::string("b\0", 2)));
+  };
+  CHECK(nested(32) == "accepted");
+  CHECK_THAT(nested(33), Catch::Contains("32 rules"));
+  CHECK_THAT(nested(300), Catch::Contains("256 bytes"));
+}
+
 TEST_CASE("malformed tokenizer.model: cut at every byte, it is refused and nothing crashes") {
   const std::string good = read_text_file(own / "tiny_sentencepiece" / "tokenizer.model");
   for (size_t size = 0; size < good.size(); size += 7)
@@ -289,6 +305,7 @@ TEST_CASE("malformed tokenizer.json: parts that sinkref does not implement are n
              Catch::Contains("<y>"));
   CHECK_THAT(refusal_with("/post_processor/single/2", {{"SpecialToken", {{"id", "<x>"}}}}),
              Catch::Contains("one BOS"));
+  CHECK_THAT(refusal_with("/model/unk_token", "<?>"), Catch::Contains("<?>"));
   CHECK_THAT(refusal_with("/model/dropout", 0.1), Catch::Contains("dropout"));
   CHECK_THAT(refusal_with("/model/end_of_word_suffix", "</w>"), Catch::Contains("</w>"));
 }
@@ -446,6 +463,8 @@ TEST_CASE("malformed tokenizer folder: settings that are wrong or contradict the
   CHECK(added("1", R"({"content": "<s>"})") == "accepted");
   CHECK_THAT(added("1", R"({"content": "<t>"})"), Catch::Contains("another token"));
   CHECK_THAT(added("400", R"({"content": "<s>"})"), Catch::Contains("another token"));
+  CHECK_THAT(added("0400", R"({"content": "<u>"}, "400": {"content": "<t>"})"),
+             Catch::Contains("one token per id"));
   CHECK_THAT(added("x", R"({"content": "<t>"})"), Catch::Contains("expected a token id"));
   CHECK_THAT(added("400", R"({"content": ""})"), Catch::Contains("empty"));
   CHECK_THAT(added("400", "{}"), Catch::Contains("content"));

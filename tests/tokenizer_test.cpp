@@ -5,6 +5,7 @@
 #include "checkpoint_builder.h"
 #include "sinkref/error.h"
 #include "tokenizer/factories.h"
+#include "tokenizer/pre_tokenizer.h"
 #include "tokenizer/sentencepiece_model.h"
 
 namespace sinkref {
@@ -392,8 +393,41 @@ TEST_CASE("tokenizer: added tokens are found leftmost first, then longest") {
   CHECK(small_ids(tokenizer, " <y> <y> ") == std::vector<int>{12, 12});
 }
 
-TEST_CASE("tokenizer: bytes without a token are left out, as the reference does") {
-  CHECK(small_ids(small_bpe(), "azb") == std::vector<int>{3});
+TEST_CASE("tokenizer: Digits cuts between digits if they are individual, else around them") {
+  auto tokenizer = small_bpe();
+  tokenizer["model"]["vocab"] = {{"1", 0}, {"11", 1}, {"a", 2}, {"a1", 3}};
+  tokenizer["model"]["merges"] = {"a 1", "1 1"};
+  json digits = {{"type", "Digits"}, {"individual_digits", true}};
+  auto ids = [&] {
+    tokenizer["pre_tokenizer"] = {{"type", "Sequence"},
+                                  {"pretokenizers", {digits, small_bpe()["pre_tokenizer"]}}};
+    return small_ids(tokenizer, "a11");
+  };
+  CHECK(ids() == std::vector<int>{2, 0, 0});
+  digits["individual_digits"] = false;
+  CHECK(ids() == std::vector<int>{2, 1});
+}
+
+TEST_CASE("tokenizer: white space in a pattern is Unicode's, and an empty match only cuts") {
+  auto pieces = [](const char* pattern, std::string_view text) {
+    PreTokenizer pre_tokenizer;
+    pre_tokenizer.add(pattern, "test");
+    return pre_tokenizer.split(text);
+  };
+  using Pieces = std::vector<std::string_view>;
+  CHECK(pieces("\\s+", "a \u0085\u3000b") == Pieces{"a", " \u0085\u3000", "b"});
+  CHECK(pieces("\\s+", "a\u180eb") == Pieces{"a\u180eb"});  // not since Unicode 6.3
+  CHECK(pieces("\\S+", "a\u180eb c") == Pieces{"a\u180eb", " ", "c"});
+  CHECK(pieces("\\\\s", "a\\sb") == Pieces{"a", "\\s", "b"});  // an escaped backslash and "s"
+  CHECK(pieces("(?=é)", "aéé") == Pieces{"a", "é", "é"});
+}
+
+TEST_CASE("tokenizer: bytes without a token are left out or unknown, as the file says") {
+  auto tokenizer = small_bpe();
+  CHECK(small_ids(tokenizer, "azb") == std::vector<int>{3});
+  tokenizer["model"]["vocab"]["<?>"] = 7;
+  tokenizer["model"]["unk_token"] = "<?>";
+  CHECK(small_ids(tokenizer, "azéb") == std::vector<int>{0, 7, 7, 7, 1});
 }
 
 }  // namespace sinkref

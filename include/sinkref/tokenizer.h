@@ -25,10 +25,10 @@ class Tokenizer {
   static std::unique_ptr<Tokenizer> open(const Checkpoint& checkpoint);
 
   /// Ids of `text`, with BOS first as the policy says. InputError if it is not UTF-8; NUL is a
-  /// character like others. Text of special tokens: byte-level BPE takes "<|eot_id|>" as that token,
-  /// as Hugging Face does; sentencepiece takes "<s>", "</s>", "<unk>" as ordinary text, as Meta's
-  /// code does, and other control or added tokens ("[INST]", "<|im_start|>") as those tokens.
-  /// Bytes that a vocabulary has no token for (SmolLM2: some control characters) are left out.
+  /// character like others. Text of special tokens: byte-level BPE takes "<|eot_id|>" as that
+  /// token, as Hugging Face does; sentencepiece takes "<s>", "</s>", "<unk>" as ordinary text, as
+  /// Meta's code does, and other control or added tokens ("[INST]", "<|im_start|>") as those
+  /// tokens. Bytes without a token (SmolLM2: some control characters) are left out, as by HF.
   std::vector<int> encode(std::string_view text, BosPolicy bos = BosPolicy::automatic) const;
   /// Bytes of the tokens put together; may end inside a UTF-8 character. A first BOS that the
   /// tokenizer adds by itself is not printed, nor are sentencepiece's "<s>" and "</s>".

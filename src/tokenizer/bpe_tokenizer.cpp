@@ -71,7 +71,10 @@ class BpeTokenizer : public Tokenizer {
   explicit BpeTokenizer(BpeModel model) : model_(std::move(model)), added_(model_.added) {
     index_tokens();
     index_merges();
-    for (int b = 0; b < 256; ++b) byte_ids_[b] = id_of(to_alphabet(std::string(1, char(b))));
+    for (int b = 0; b < 256; ++b) {
+      byte_ids_[b] = id_of(to_alphabet(std::string(1, static_cast<char>(b))));
+      if (byte_ids_[b] < 0) byte_ids_[b] = model_.unknown.value_or(-1);
+    }
     for (const AddedToken& token : model_.added) text_[token.id] = token.content;
   }
 
@@ -182,7 +185,7 @@ class BpeTokenizer : public Tokenizer {
       ids.push_back(symbols[at].id);
   }
 
-  // A byte that the vocabulary lacks is left out, as Hugging Face and llama.cpp do.
+  // A byte with neither a token nor an unknown token is left out, as Hugging Face and llama.cpp do.
   std::vector<Symbol> first_symbols(std::string_view piece) const {
     std::vector<Symbol> symbols;
     symbols.reserve(piece.size());

@@ -23,6 +23,7 @@ struct BpeModel {
   bool ignore_merges = false;  ///< a piece that is a token is not merged from its bytes
   bool adds_bos = false;
   std::optional<int> bos, eos;
+  std::optional<int> unknown;  ///< stands for a byte that has no token; none: it is left out
 };
 
 std::unique_ptr<Tokenizer> make_bpe_tokenizer(BpeModel model);

@@ -87,14 +87,14 @@ class GgufVocabulary {
     return value;
   }
 
-  std::optional<int> id(const char* key, std::optional<int> by_default = {}) const {
-    const json* value = find(key);
-    if (value == nullptr) return by_default;
-    if (!value->is_number_integer()) wrong_type(key, *value, "an integer");
-    if (*value < 0 || *value >= pieces_.size())
-      fail(std::string("tokenizer.ggml.") + key + " is " + value->dump() + ", expected 0 to " +
+  std::optional<int> id(const char* key, const json& by_default = nullptr) const {
+    const json& value = find(key) == nullptr ? by_default : *find(key);
+    if (value.is_null()) return {};
+    if (!value.is_number_integer()) wrong_type(key, value, "an integer");
+    if (value < 0 || value >= pieces_.size())
+      fail(std::string("tokenizer.ggml.") + key + " is " + value.dump() + ", expected 0 to " +
            std::to_string(pieces_.size() - 1) + "; convert the model again");
-    return value->get<int>();
+    return value.get<int>();
   }
 
   void read_tokens() {
@@ -134,8 +134,8 @@ class GgufVocabulary {
     model.add_dummy_prefix = flag("add_space_prefix", true);
     model.remove_extra_whitespaces = flag("remove_extra_whitespaces", false);
     model.unk_piece = pieces_[*id("unknown_token_id", 0)].text;
-    model.bos_piece = pieces_[*id("bos_token_id", 1 % int(pieces_.size()))].text;
-    model.eos_piece = pieces_[*id("eos_token_id", 2 % int(pieces_.size()))].text;
+    model.bos_piece = pieces_[*id("bos_token_id", 1)].text;
+    model.eos_piece = pieces_[*id("eos_token_id", 2)].text;
     for (Piece& piece : pieces_) {
       model.byte_fallback |= piece.type == PieceType::byte;
       // Converters write a folder's added tokens so; they are cut out before sentencepiece.

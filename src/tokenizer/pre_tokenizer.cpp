@@ -85,8 +85,6 @@ class PreTokenizer::Regex {
     if (found < 0) throw InputError(message_ + " fails on this text: " + pcre2_message(found));
     start = pcre2_get_ovector_pointer(match)[0];
     end = pcre2_get_ovector_pointer(match)[1];
-    if (start < from || end < start)
-      throw InputError(message_ + " moves the start of its match; \\K is not supported");
     return true;
   }
 

@@ -188,6 +188,7 @@ class TokenizerJson {
 
   void read_special_tokens() {
     check_normalizer(member(root_, "normalizer"));
+    read_unknown_token(root_["model"]);
     const json& post = member(root_, "post_processor");
     if (!post.is_null()) read_post_processor(post);
     if (settings_.bos_token) out_.bos = id_of(*settings_.bos_token, "bos_token");
@@ -195,6 +196,14 @@ class TokenizerJson {
     out_.adds_bos = settings_.add_bos.value_or(out_.adds_bos);
     if (out_.adds_bos && !out_.bos)
       throw InputError(settings_.file + ": add_bos_token is true, but no bos_token is named");
+  }
+
+  void read_unknown_token(const json& model) {
+    const std::string unknown = text(model, "unk_token");
+    if (unknown.empty()) return;
+    out_.unknown = id_of(unknown, "unk_token");
+    if (boolean(model, "fuse_unk", false))
+      fail("model.fuse_unk is true with an unk_token, expected false as in byte-level BPE");
   }
 
   void check_normalizer(const json& normalizer) const {
