@@ -3,7 +3,7 @@
 #
 #   tools/test.sh          the C++ tests and the checks of the Python tools
 #   tools/test.sh --full   also regenerates every golden file with transformers, and runs the tests
-#                          again under AddressSanitizer and UBSan (as CI does)
+#                          again under AddressSanitizer and UBSan
 set -uo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1

@@ -35,7 +35,7 @@ struct GoldenResult {
   bool agrees = false;          ///< all of the above hold
 };
 
-/// At most this times the floor. One HF run's error varies by tens of percent with the order of
+/// At most this times the floor (for a tensor of one number: or one step of fp32's grid above it). One HF run's error varies by tens of percent with the order of
 /// its sums; the floor is already the largest of several.
 inline constexpr double golden_allowance = 1.2;
 

@@ -73,6 +73,13 @@ ordered_json describe(const Model& model) {
   return j;
 }
 
+/// A model's vocabulary may be padded beyond its tokenizer's: such ids have no text.
+std::string text_of(const Tokenizer* tokenizer, std::vector<int> ids) {
+  if (tokenizer == nullptr) return "";
+  std::erase_if(ids, [&](int id) { return static_cast<size_t>(id) >= tokenizer->vocab_size(); });
+  return tokenizer->decode(ids);
+}
+
 template <class T>
 int generate_with(const Options& options, const Model& model) {
   const auto batch = read_tokens(options, model.checkpoint());
@@ -101,13 +108,13 @@ int generate_with(const Options& options, const Model& model) {
     add_ablation(ablation, hooks);
     const auto print = [&](int id) {
       if (options.json) return;
-      std::cout << (tokenizer ? tokenizer->decode({&id, 1}) : std::to_string(id) + " ")
+      std::cout << (tokenizer ? text_of(tokenizer.get(), {id}) : std::to_string(id) + " ")
                 << std::flush;
     };
     const std::vector<int> ids =
         sinkref::generate(forward, std::move(sequence), options.max_new_tokens, hooks, print);
     if (!options.json) std::cout << '\n';
-    all.push_back({{"tokens", ids}, {"text", tokenizer ? tokenizer->decode(ids) : ""}});
+    all.push_back({{"tokens", ids}, {"text", text_of(tokenizer.get(), ids)}});
   }
   if (options.json) std::cout << dumped(all.size() == 1 ? all[0] : all) << '\n';
   return 0;
