@@ -9,6 +9,7 @@ int tokenize(const Options& options);
 int generate(const Options& options);
 int trace(const Options& options);
 int sink(const Options& options);
+int verify(const Options& options);
 int report(const Options& options);
 
 }  // namespace sinkref::cli

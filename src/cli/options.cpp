@@ -83,6 +83,15 @@ po::options_description describe(const Command& command) {
   add("word", po::value<std::vector<Text>>(), "word to repeat; may be given several times");
   add("prefix", po::value<Text>(), "text before the run (default: BOS alone, or a short request)");
   add("golden", po::value<std::vector<Text>>(), "golden file of this model to be held against");
+  add("traces", po::value<std::vector<Text>>(), "two traces to compare (given without a name)");
+  add("candidate", po::value<Text>(), "their trace, to be held against this model's float64 run");
+  add("exact", po::bool_switch(), "compare bits");
+  add("budget", po::value<Text>(), "JSON file of budgets that replace the derived ones");
+  add("write-budget", po::value<Text>(), "where to write the budgets that were used, as JSON");
+  add("require", po::value<Text>(), "globs of tensors their trace must hold, as 'blocks.*,logits'");
+  add("candidate-dtype", text("auto"), "their arithmetic: auto (what the trace says), fp32, fp16, bf16");
+  add("candidate-cache", text("auto"), "type of their KV cache: auto (what the trace says), fp32, fp16");
+  add("html", po::value<Text>(), "write a page with the findings as well");
   add("out", po::value<Text>(), "where to write");
   add("force", po::bool_switch(), "replace what is there");
   add("json", po::bool_switch(), "machine-readable result on stdout");
@@ -111,7 +120,8 @@ Options fill(const po::variables_map& values) {
   const auto list = [&](const char* name, std::vector<std::string>& into) {
     if (values.count(name)) into = values[name].as<std::vector<std::string>>();
   };
-  o.model = values.count("model") ? values["model"].as<std::string>() : embedded_model();
+  o.model_given = values.count("model") != 0;
+  o.model = o.model_given ? values["model"].as<std::string>() : embedded_model();
   if (o.model.empty()) throw InputError("--model is empty; expected a folder or a .gguf file");
   optional("prompt", o.prompt);
   optional("prompt-file", o.prompt_file);
@@ -122,6 +132,12 @@ Options fill(const po::variables_map& values) {
   optional("prefix", o.prefix);
   list("word", o.words);
   list("golden", o.goldens);
+  list("traces", o.traces);
+  optional("candidate", o.candidate);
+  optional("budget", o.budget);
+  optional("write-budget", o.write_budget);
+  optional("html", o.html);
+  text("require", o.require);
   text("kernel", o.kernel);
   text("patch", o.patch);
   text("ablate", o.ablate);
@@ -131,6 +147,10 @@ Options fill(const po::variables_map& values) {
   number("max-new-tokens", 1, 999999999, o.max_new_tokens);
   number("repeats", 1, 999999999, o.repeats);
   if (values.count("precision")) o.precision = one_of(values, "precision", {"fp32", "fp64"});
+  if (values.count("candidate-dtype"))
+    o.candidate_dtype = one_of(values, "candidate-dtype", {"auto", "fp32", "fp16", "bf16"});
+  if (values.count("candidate-cache"))
+    o.candidate_cache = one_of(values, "candidate-cache", {"auto", "fp32", "fp16"});
   if (values.count("softmax"))
     o.softmax = one_of(values, "softmax", {"standard", "one"}) == "one" ? Softmax::one
                                                                         : Softmax::standard;
@@ -138,6 +158,7 @@ Options fill(const po::variables_map& values) {
     const std::string bos = one_of(values, "bos", {"auto", "on", "off"});
     o.bos = bos == "auto" ? BosPolicy::automatic : bos == "on" ? BosPolicy::on : BosPolicy::off;
   }
+  o.exact = values.count("exact") && values["exact"].as<bool>();
   o.json = values.count("json") && values["json"].as<bool>();
   o.force = values.count("force") && values["force"].as<bool>();
   return o;
@@ -150,10 +171,12 @@ std::optional<Options> parse_options(const Command& command, int argc, const cha
   po::variables_map values;
   try {
     // No guessing of abbreviated names: a script must not change its meaning with a new option.
+    po::positional_options_description unnamed;
+    if (options.find_nothrow("traces", false) != nullptr) unnamed.add("traces", -1);
     const int style = po::command_line_style::unix_style & ~po::command_line_style::allow_guessing;
     po::store(po::command_line_parser(argc, argv)
                   .options(options)
-                  .positional({})
+                  .positional(unnamed)
                   .style(style)
                   .run(),
               values);

@@ -12,15 +12,18 @@ namespace sinkref::cli {
 /// The command line, parsed and checked for form. One field per option.
 struct Options {
   std::string model;
+  bool model_given = false;  ///< otherwise it is the tiny model that comes along
   std::optional<std::string> prompt, prompt_file, tokens, tokens_file;
   std::optional<std::string> out, prefix;
-  std::vector<std::string> words, goldens;
+  std::vector<std::string> words, goldens, traces;
+  std::optional<std::string> candidate, budget, write_budget, html;
+  std::string require, candidate_dtype = "auto", candidate_cache = "auto";
   std::string kernel = "auto", precision = "fp32", patch = "none", ablate = "none";
   std::string hooks = "logits";
   BosPolicy bos = BosPolicy::automatic;
   Softmax softmax = Softmax::standard;
   size_t threads = 0, chunk = 512, max_new_tokens = 64, repeats = 1000;
-  bool json = false, force = false;
+  bool json = false, force = false, exact = false;
 };
 
 struct Command {

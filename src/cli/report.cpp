@@ -6,9 +6,9 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "cli/goldens.h"
 #include "cli/inputs.h"
 #include "sinkref/error.h"
-#include "sinkref/golden.h"
 #include "sinkref/output_file.h"
 #include "sinkref/trace.h"
 
@@ -77,26 +77,6 @@ ordered_json findings(const Options& options, const Model& model, const SinkInpu
   return j;
 }
 
-ordered_json golden_json(const GoldenResult& golden) {
-  ordered_json tensors = ordered_json::array();
-  for (const GoldenTensor& t : golden.tensors)
-    tensors.push_back({{"tensor", t.name},
-                       {"rms", t.ours.rms},
-                       {"rms_hf", t.floor.rms},
-                       {"row_rms", t.ours.row_rms},
-                       {"row_rms_hf", t.floor.row_rms},
-                       {"within", t.within}});
-  return {{"file", golden.file},
-          {"agrees", golden.agrees},
-          {"worst_ratio", golden.worst_ratio},
-          {"argmax_compared", golden.argmax_compared},
-          {"argmax_equal", golden.argmax_equal},
-          {"generated", golden.generated},
-          {"generated_equal", golden.generated_equal},
-          {"inv_freq_equal", golden.inv_freq_equal},
-          {"tensors", tensors}};
-}
-
 void print_sinks(const SinkReport& found) {
   if (found.sinks.empty()) {
     std::puts("No sink: no layer's MLP gives the first token a norm far above ordinary text's by a "
@@ -126,16 +106,6 @@ void print_sinks(const SinkReport& found) {
   for (const NextToken& n : found.next)
     std::printf("  %-10s  %6d (p %.3f)   %6d (p %.3f)   %.3f\n", n.word.c_str(), n.original,
                 n.original_probability, n.patched, n.patched_probability, n.total_variation);
-}
-
-void print_goldens(const std::vector<GoldenResult>& goldens) {
-  if (goldens.empty()) return;
-  std::puts("\nAgreement with Hugging Face (error against true float64, in units of HF fp32's own)\n"
-            "  golden                       tensors  worst ratio  argmax   greedy tokens  verdict");
-  for (const GoldenResult& g : goldens)
-    std::printf("  %-27s  %7zu  %11.2f  %3zu/%-3zu  %6zu/%-6zu  %s\n", g.file.c_str(),
-                g.tensors.size(), g.worst_ratio, g.argmax_equal, g.argmax_compared,
-                g.generated_equal, g.generated, g.agrees ? "agrees" : "DIFFERS");
 }
 
 SinkReport analyse(const Options& options, const Model& model, const SinkInputs& inputs) {
