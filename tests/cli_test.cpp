@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
 #include <catch2/catch.hpp>
 #include <cstdlib>
 #include <filesystem>
@@ -67,10 +68,9 @@ struct Conditions {
   rlim_t largest_file = RLIM_INFINITY;
 };
 
-Outcome run(Arguments arguments, const Conditions& conditions = {}) {
-  const Folder captured;
-  const std::string out = conditions.stdout_to.empty() ? captured / "out" : conditions.stdout_to;
-  const std::string err = captured / "err";
+/// The program begun in the background.
+pid_t start(Arguments arguments, const std::string& out, const std::string& err,
+            const Conditions& conditions) {
   arguments.insert(arguments.begin(), SINKREF_PROGRAM);
   std::vector<char*> argv;
   for (std::string& argument : arguments) argv.push_back(argument.data());
@@ -91,6 +91,14 @@ Outcome run(Arguments arguments, const Conditions& conditions = {}) {
     ::execv(argv[0], argv.data());
     ::_exit(99);
   }
+  return child;
+}
+
+Outcome run(Arguments arguments, const Conditions& conditions = {}) {
+  const Folder captured;
+  const std::string out = conditions.stdout_to.empty() ? captured / "out" : conditions.stdout_to;
+  const std::string err = captured / "err";
+  const pid_t child = start(std::move(arguments), out, err, conditions);
   int status = 0;
   REQUIRE(::waitpid(child, &status, 0) == child);
   const std::string written = conditions.stdout_to.empty() ? read_all(out) : "";
@@ -330,6 +338,30 @@ TEST_CASE("cli: a full disk is an error that leaves no file", "[cli]") {
   refused({"trace", "--tokens", "1,2,3", "--out", out, "--force"}, out, {"", 4096});
   CHECK(read_all(out) == "old");
   CHECK(folder.entries() == 1);
+}
+
+TEST_CASE("cli: an interrupted run leaves no file and ends by the signal", "[cli]") {
+  const Folder folder;
+  std::string long_batch = "[[1";
+  for (size_t i = 0; i < 511; ++i) long_batch += ",1";
+  long_batch += "]";
+  std::string batch = long_batch;
+  for (size_t i = 0; i < 200; ++i) batch += "," + long_batch.substr(1);  // a minute of work
+  folder.file("batch", batch + "]");
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    const pid_t child = start({"trace", "--tokens-file", folder / "batch", "--kernel", "spec",
+                               "--hooks", "ln_final.hook_scale", "--out", folder / "out"},
+                              "/dev/null", "/dev/null", {});
+    const auto has_begun = [&] { return folder.entries() == 2; };
+    for (size_t tries = 0; tries < 2000 && !has_begun(); ++tries) ::usleep(5000);
+    CHECK(has_begun());
+    ::kill(child, signal);
+    int status = 0;
+    REQUIRE(::waitpid(child, &status, 0) == child);
+    CHECK(WIFSIGNALED(status));
+    CHECK(WTERMSIG(status) == signal);
+    CHECK(folder.entries() == 1);
+  }
 }
 
 TEST_CASE("cli: output that standard output does not take is an error", "[cli]") {

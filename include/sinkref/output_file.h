@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <string_view>
@@ -30,7 +31,12 @@ class OutputFile {
   bool overwrite_;
   int fd_ = -1;
   size_t end_ = 0;
+  size_t slot_ = SIZE_MAX;  ///< in the list of unfinished files
 };
+
+/// Removes the temporary files of all OutputFiles that are not committed. It may be called from a
+/// signal handler, and only before the process ends: the program does so when it is interrupted.
+void remove_unfinished_files() noexcept;
 
 /// The whole text at once.
 void write_text_file(const std::filesystem::path& path, std::string_view text, bool overwrite);

@@ -11,6 +11,7 @@
 #include "cli/commands.h"
 #include "sinkref/error.h"
 #include "sinkref/kernels.h"
+#include "sinkref/output_file.h"
 
 namespace {
 
@@ -74,7 +75,15 @@ void file_changed(int) {
   constexpr char message[] =
       "sinkref: a model file became shorter while it was being read; fetch it again\n";
   [[maybe_unused]] const ssize_t written = ::write(2, message, sizeof message - 1);
+  remove_unfinished_files();
   ::_exit(2);
+}
+
+/// Leaves nothing half-written, then ends as the signal would have ended it.
+void interrupted(int signal) {
+  remove_unfinished_files();
+  std::signal(signal, SIG_DFL);
+  ::raise(signal);
 }
 
 int run(int argc, const char* const* argv) {
@@ -103,6 +112,8 @@ int run(int argc, const char* const* argv) {
 int main(int argc, char** argv) {
   std::signal(SIGBUS, file_changed);
   std::signal(SIGXFSZ, SIG_IGN);  // a size limit is then an error of write(), which cleans up
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP})
+    if (std::signal(signal, interrupted) == SIG_IGN) std::signal(signal, SIG_IGN);  // nohup
   try {
     const int code = run(argc, argv);
     std::cout.flush();

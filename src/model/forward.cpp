@@ -225,6 +225,9 @@ template <class T>
 std::vector<int> generate(Forward<T>& forward, Sequence<T> sequence, size_t count, Hooks<T>& hooks,
                           const std::function<void(int)>& each) {
   const std::vector<int>& eos = forward.model().config().eos_ids;
+  // All at once: growing would hold the old and the new cache for a moment.
+  const size_t positions = sequence.cache.length + sequence.pending.size() + count - 1;
+  sequence.cache.reserve(std::min(positions, forward.model().config().max_positions));
   std::vector<Sequence<T>> batch;
   batch.push_back(std::move(sequence));
   std::vector<int> generated;

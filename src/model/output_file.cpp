@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 
@@ -11,6 +12,30 @@
 namespace sinkref {
 
 namespace fs = std::filesystem;
+
+namespace {
+
+// What a signal handler may read: names in a fixed place, each valid while it is listed.
+std::atomic<const char*> unfinished[64];
+
+size_t list_unfinished(const char* name) {
+  for (size_t slot = 0; slot < std::size(unfinished); ++slot) {
+    const char* free = nullptr;
+    if (unfinished[slot].compare_exchange_strong(free, name)) return slot;
+  }
+  return SIZE_MAX;  // so many at once: an interrupt would leave this one
+}
+
+void unlist(size_t slot) {
+  if (slot != SIZE_MAX) unfinished[slot] = nullptr;
+}
+
+}  // namespace
+
+void remove_unfinished_files() noexcept {
+  for (const std::atomic<const char*>& name : unfinished)
+    if (const char* file = name.load()) ::unlink(file);
+}
 
 OutputFile::OutputFile(const fs::path& path, bool overwrite) : path_(path), overwrite_(overwrite) {
   std::error_code ignored;
@@ -24,14 +49,20 @@ OutputFile::OutputFile(const fs::path& path, bool overwrite) : path_(path), over
     throw InputError(path_.string() + ": is no regular file; choose another name");
   temporary_ = path_;
   temporary_ += ".partial-" + std::to_string(::getpid());
+  slot_ = list_unfinished(temporary_.c_str());
   fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-  if (fd_ < 0) fail("cannot be created", errno);
+  if (fd_ >= 0) return;
+  const int error = errno;
+  unlist(slot_);
+  fail("cannot be created", error);
 }
 
 OutputFile::~OutputFile() {
-  if (fd_ < 0) return;
-  ::close(fd_);
-  ::unlink(temporary_.c_str());
+  if (fd_ >= 0) {
+    ::close(fd_);
+    ::unlink(temporary_.c_str());
+  }
+  unlist(slot_);
 }
 
 void OutputFile::fail(const std::string& action, int error) const {

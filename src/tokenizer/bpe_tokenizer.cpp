@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <queue>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "sinkref/error.h"
 #include "tokenizer/factories.h"
@@ -75,7 +76,8 @@ class BpeTokenizer : public Tokenizer {
       byte_ids_[b] = id_of(to_alphabet(std::string(1, static_cast<char>(b))));
       if (byte_ids_[b] < 0) byte_ids_[b] = model_.unknown.value_or(-1);
     }
-    for (const AddedToken& token : model_.added) text_[token.id] = token.content;
+    for (const AddedToken& token : model_.added) added_ids_.insert(token.id);
+    if (!model_.ignore_merges) ids_.clear();  // nothing asks for whole pieces
   }
 
   std::string decode(std::span<const int> ids) const override {
@@ -83,7 +85,8 @@ class BpeTokenizer : public Tokenizer {
     for (size_t i = 0; i < ids.size(); ++i) {
       check_id(ids[i]);
       const bool own_bos = i == 0 && model_.adds_bos && ids[i] == model_.bos;
-      if (!own_bos) text += text_[ids[i]];
+      const std::string& token = model_.tokens[ids[i]];
+      if (!own_bos) text += added_ids_.count(ids[i]) ? token : from_alphabet(token);
     }
     return text;
   }
@@ -130,12 +133,10 @@ class BpeTokenizer : public Tokenizer {
   void index_tokens() {
     const auto& tokens = model_.tokens;
     ids_.reserve(tokens.size());
-    text_.reserve(tokens.size());
     for (size_t id = 0; id < tokens.size(); ++id) {
       if (!is_utf8(tokens[id]))
         throw InputError(model_.name + ": token " + std::to_string(id) + " " + quoted(tokens[id]) +
                          " is not UTF-8; get the file again");
-      text_.push_back(from_alphabet(tokens[id]));
       if (tokens[id].empty()) continue;
       if (!ids_.emplace(tokens[id], static_cast<int>(id)).second)
         throw InputError(model_.name + ": token " + quoted(tokens[id]) +
@@ -147,24 +148,25 @@ class BpeTokenizer : public Tokenizer {
     merges_.reserve(model_.merges.size());
     int rank = 0;
     for (const auto& [left, right] : model_.merges) {
-      const Merge merge{rank++, merge_part(left + right, rank)};
+      const Merge merge{rank++, merge_part(std::string(left).append(right), rank)};
       const uint64_t key = pair_key(merge_part(left, rank), merge_part(right, rank));
       if (!merges_.emplace(key, merge).second)
         throw InputError(model_.name + ": merge " + std::to_string(merge.rank) + " " +
-                         quoted(left + " " + right) + " stands twice; get the file again");
+                         quoted(std::string(left).append(" ").append(right)) +
+                         " stands twice; get the file again");
     }
     model_.merges = {};
   }
 
-  int merge_part(const std::string& token, int number) const {
+  int merge_part(std::string_view token, int number) const {
     const int id = id_of(token);
     if (id < 0)
       throw InputError(model_.name + ": merge " + std::to_string(number) + " needs token " +
-                       quoted(token) + ", which is not in the vocabulary; get the file again");
+                       quoted(std::string(token)) + ", which is not in the vocabulary; get the file again");
     return id;
   }
 
-  int id_of(const std::string& token) const {
+  int id_of(std::string_view token) const {
     const auto found = ids_.find(token);
     return found == ids_.end() ? -1 : found->second;
   }
@@ -232,19 +234,20 @@ class BpeTokenizer : public Tokenizer {
 
   BpeModel model_;
   AddedTokens added_;
-  std::vector<std::string> text_;  // what each token stands for
-  std::unordered_map<std::string, int> ids_;
+  std::unordered_set<int> added_ids_;
+  std::unordered_map<std::string_view, int> ids_;  // views of model_.tokens
   std::unordered_map<uint64_t, Merge> merges_;
   std::array<int, 256> byte_ids_{};
 };
 
 }  // namespace
 
-std::pair<std::string, std::string> parse_merge(const std::string& text, const std::string& name) {
+std::pair<std::string_view, std::string_view> parse_merge(std::string_view text,
+                                                          const std::string& name) {
   const size_t space = text.find(' ');
-  if (space == std::string::npos || space == 0 || space + 1 == text.size() ||
-      text.find(' ', space + 1) != std::string::npos)
-    throw InputError(name + ": merge " + quoted(text) +
+  if (space == text.npos || space == 0 || space + 1 == text.size() ||
+      text.find(' ', space + 1) != text.npos)
+    throw InputError(name + ": merge " + quoted(std::string(text)) +
                      ", expected two tokens with one space between them; get the file again");
   return {text.substr(0, space), text.substr(space + 1)};
 }

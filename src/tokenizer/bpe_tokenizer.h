@@ -3,6 +3,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -17,7 +18,9 @@ struct BpeModel {
   std::string name;                 ///< the file, for messages
   std::string flavour;              ///< "llama3", … or empty
   std::vector<std::string> tokens;  ///< by id, as in the file; an empty string is a hole
-  std::vector<std::pair<std::string, std::string>> merges;  ///< the most wanted first
+  /// The most wanted first; views of what the model was read from, which need only outlive the
+  /// making of the tokenizer.
+  std::vector<std::pair<std::string_view, std::string_view>> merges;
   std::vector<AddedToken> added;                            ///< their ids are also in `tokens`
   PreTokenizer pre_tokenizer;
   bool ignore_merges = false;  ///< a piece that is a token is not merged from its bytes
@@ -28,7 +31,8 @@ struct BpeModel {
 
 std::unique_ptr<Tokenizer> make_bpe_tokenizer(BpeModel model);
 
-/// "Ġ t" as ("Ġ", "t"); InputError if it is not two parts.
-std::pair<std::string, std::string> parse_merge(const std::string& text, const std::string& name);
+/// "Ġ t" as ("Ġ", "t"), views of `text`; InputError if it is not two parts.
+std::pair<std::string_view, std::string_view> parse_merge(std::string_view text,
+                                                          const std::string& name);
 
 }  // namespace sinkref

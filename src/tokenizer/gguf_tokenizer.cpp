@@ -104,6 +104,7 @@ class GgufVocabulary {
            " entries, expected 1 to " + std::to_string(max_vocab_size));
     const json* types = array("token_type", tokens.size(), false);
     const json* scores = array("scores", tokens.size(), false);
+    pieces_.reserve(tokens.size());
     for (size_t i = 0; i < tokens.size(); ++i) {
       if (!tokens[i].is_string()) wrong_type("tokens", tokens[i], "strings");
       Piece piece{tokens[i].get<std::string>()};
@@ -162,9 +163,11 @@ class GgufVocabulary {
       fail("has no tokenizer.ggml.bos_token_id, which add_bos_token needs; convert it again");
     for (const json& merge : *array("merges", 0, true)) {
       if (!merge.is_string()) wrong_type("merges", merge, "strings");
-      model.merges.push_back(parse_merge(merge.get<std::string>(), name_));
+      model.merges.push_back(parse_merge(merge.get_ref<const std::string&>(), name_));
     }
+    model.tokens.reserve(pieces_.size());
     for (Piece& piece : pieces_) add_token(std::move(piece), model);
+    pieces_ = {};
     return make_bpe_tokenizer(std::move(model));
   }
 

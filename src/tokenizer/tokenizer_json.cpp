@@ -104,10 +104,10 @@ class TokenizerJson {
     for (const json& merge : array(model, "merges")) out_.merges.push_back(read_merge(merge));
   }
 
-  std::pair<std::string, std::string> read_merge(const json& merge) const {
-    if (merge.is_string()) return parse_merge(merge.get<std::string>(), name_);
+  std::pair<std::string_view, std::string_view> read_merge(const json& merge) const {
+    if (merge.is_string()) return parse_merge(merge.get_ref<const std::string&>(), name_);
     if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string())
-      return {merge[0].get<std::string>(), merge[1].get<std::string>()};
+      return {merge[0].get_ref<const std::string&>(), merge[1].get_ref<const std::string&>()};
     fail("merge " + merge.dump(-1, ' ', true, replace).substr(0, 80) +
          ", expected \"a b\" or [\"a\", \"b\"]; get the file again");
   }
