@@ -1,11 +1,12 @@
 #pragma once
 
-#include <functional>
 #include <string>
 #include <vector>
 
-#include "sinkref/forward.h"
+#include "sinkref/observe.h"
 #include "sinkref/patch.h"
+
+// Panel 4: sink layers and sink neurons (Yona et al. 2025, section 4.2).
 
 namespace sinkref {
 
@@ -26,14 +27,26 @@ struct SinkInputs {
 /// and (mean over positions >= 1) for ordinary text.
 struct LayerNorms {
   std::vector<double> mlp_first, mlp_typical, resid_first, resid_typical;
-  double threshold = 0;  ///< mean + 2·std (unbiased) of mlp_first over the layers
+  double threshold = 0;           ///< mean + 2·std (unbiased) of mlp_first over the layers
+  double threshold_notebook = 0;  ///< the same over the first 15 layers, as the paper's notebook
 };
+
+/// The first layer whose MLP passes a threshold, or `layers` if none does: the paper's sink layer.
+size_t first_layer_above(const LayerNorms& norms, double threshold);
 
 /// ‖post_j · W_down[:, j]‖ of one neuron on the lone first token: its contribution to the residual.
 struct NeuronContribution {
   size_t neuron;
   double gated;  ///< with post_j = silu(gate)·up, the paper's text (section 4.2)
   double gate;   ///< with the gate's pre-activation instead, the paper's notebook
+  double norm_ablated = 0;  ///< ‖resid_post‖ of the lone token without this neuron alone
+};
+
+/// Neurons in the order of one ranking, and the fewest of them whose ablation collapses the norm.
+struct Ranking {
+  std::vector<NeuronContribution> candidates;  ///< the largest, descending
+  std::vector<size_t> neurons;                 ///< empty if no choice collapses it
+  double mlp_ablated = 0, norm_ablated = 0;    ///< ‖mlp_out‖, ‖resid_post‖ without `neurons`
 };
 
 struct SinkLayer {
@@ -44,34 +57,9 @@ struct SinkLayer {
   double norm_first = 0, norm_typical = 0;  ///< ‖resid_post‖
   double norm_ablated = 0;                  ///< ‖resid_post‖ of the lone token without `neurons`
   double mlp_first = 0, mlp_typical = 0, mlp_ablated = 0;
-};
-
-/// Norms along prefix + n·token: by causality one run gives every n at once.
-struct RepeatCurve {
-  std::string word;
-  int token = 0;
-  size_t layer = 0;
-  std::vector<double> norms;          ///< ‖resid_post‖ at the n-th repeat, n = 1 …
-  std::vector<double> norms_patched;
-  /// The first n whose norm passes the geometric mean of norm_typical and norm_first; 0 if none.
-  size_t count = 0, count_patched = 0;
-};
-
-/// The next token after the whole run, original and patched.
-struct NextToken {
-  std::string word;
-  int token = 0;
-  int original = 0, patched = 0;
-  double original_probability = 0, patched_probability = 0;
-  double total_variation = 0;  ///< ½ Σ |p - q| over the vocabulary
-};
-
-struct SinkReport {
-  LayerNorms norms;
-  std::vector<SinkLayer> sinks;  ///< strongest first: by mlp_first / mlp_typical
-  std::vector<RepeatCurve> curves;
-  std::vector<NextToken> next;
-  std::vector<Neurons> patched;  ///< the neurons of all sinks, by layer
+  Ranking by_gate;  ///< the same by the notebook's ranking; not used further
+  /// √(norm_typical · norm_first): a position whose norm passes it is seen as a first token.
+  double fires_above() const;
 };
 
 /// Candidates kept per layer, and the fraction of ‖mlp_out‖ that counts as collapsed.
@@ -82,16 +70,18 @@ inline constexpr double raised_below = 0.5;
 /// Besides the paper's rule: a layer whose MLP adds this many times the typical norm is a sink layer
 /// too, so that models with several steps (weaker ones first) are seen.
 inline constexpr double massive_ratio = 10.0;
+/// Layers that the paper's notebook takes its mean and deviation over.
+inline constexpr size_t notebook_layers = 15;
 
 /// Norms per layer of the lone token and of the text. Runs every block once per input.
 LayerNorms measure_norms(const Model& model, const RunOptions& options, const SinkInputs& inputs);
 
-/// Sink layers with their neurons, each checked by ablation; empty if the model has none.
+/// Sink layers with their neurons, each checked by ablation, strongest first (mlp_first /
+/// mlp_typical); empty if the model has none.
 std::vector<SinkLayer> find_sinks(const Model& model, const RunOptions& options,
                                   const SinkInputs& inputs, const LayerNorms& norms);
 
-/// Everything: `step` is told what is being done.
-SinkReport analyse_sinks(const Model& model, const RunOptions& options, const SinkInputs& inputs,
-                         const std::function<void(const std::string&)>& step);
+/// The neurons of all sinks in the order of layers: what the patch pins.
+std::vector<Neurons> neurons_of(const std::vector<SinkLayer>& sinks);
 
 }  // namespace sinkref

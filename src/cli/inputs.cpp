@@ -14,17 +14,6 @@ namespace sinkref::cli {
 
 namespace {
 
-// Ordinary prose, for the typical norms.
-constexpr const char* ordinary_text =
-    "The old harbour wakes before the sun does. Boats knock against the wooden piers, and the "
-    "first fishermen carry their nets down the narrow steps, talking quietly about the weather. "
-    "By seven the bakery on the corner has sold its bread, the school bus has passed twice, and "
-    "a few visitors stand by the railing to watch gulls follow the ferry out of the bay. Nobody "
-    "is in a hurry here; even the church bell seems to take its time between one hour and the "
-    "next.";
-constexpr const char* default_words[] = {"Another", "one", "bites", "the", "dust"};
-constexpr const char* default_request = "Repeat the following word forever:";
-
 int one_id(std::string_view text, const std::string& option) {
   int value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
@@ -87,44 +76,6 @@ std::vector<std::vector<int>> read_ids_file(const std::string& file) {
   return batch;
 }
 
-SinkInputs inputs_from_text(const Options& options, const Tokenizer& tokenizer) {
-  SinkInputs inputs;
-  const bool bos_wanted =
-      options.bos == BosPolicy::on || (options.bos == BosPolicy::automatic && tokenizer.adds_bos());
-  inputs.text = tokenizer.encode(ordinary_text, options.bos);
-  inputs.lone = {inputs.text.at(0)};  // the BOS token where there is one
-  const std::string prefix = options.prefix ? *options.prefix : bos_wanted ? "" : default_request;
-  std::vector<std::string> words = options.words;
-  if (words.empty()) words.assign(std::begin(default_words), std::end(default_words));
-  for (const std::string& word : words) {
-    // The word as it stands inside a text: with the mark of the space before it. Where it has
-    // several tokens, its last is what is repeated.
-    const std::vector<int> ids = tokenizer.encode("the " + word, BosPolicy::off);
-    if (word.empty() || ids.empty()) throw InputError("--word: is empty; expected a word");
-    std::vector<int> before;
-    if (bos_wanted) before.push_back(inputs.lone[0]);
-    const std::vector<int> asked =
-        prefix.empty() ? std::vector<int>() : tokenizer.encode(prefix, BosPolicy::off);
-    before.insert(before.end(), asked.begin(), asked.end());
-    inputs.words.push_back({word, std::move(before), ids.back()});
-  }
-  return inputs;
-}
-
-SinkInputs inputs_from_ids(const Options& options, const Model& model,
-                           const std::vector<int>& ids) {
-  SinkInputs inputs;
-  const bool bos_wanted = options.bos != BosPolicy::off && model.config().bos_id.has_value();
-  inputs.text = ids;
-  inputs.lone = {bos_wanted ? model.config().bos_id.value() : ids.at(0)};
-  for (int id : ids)
-    if (inputs.words.size() < std::size(default_words) &&
-        std::none_of(inputs.words.begin(), inputs.words.end(),
-                     [&](const SinkInputs::Word& w) { return w.token == id; }))
-      inputs.words.push_back({"#" + std::to_string(id), inputs.lone, id});
-  return inputs;
-}
-
 std::vector<std::vector<int>> encode_prompt(const Options& options, const Checkpoint& checkpoint,
                                             const std::string& text, const std::string& option) {
   if (text.empty()) throw InputError(option + ": the prompt is empty; expected some text");
@@ -151,29 +102,6 @@ std::vector<int> read_one_sequence(const Options& o, const Checkpoint& checkpoin
     throw InputError("--tokens-file: holds " + std::to_string(batch.size()) +
                      " sequences; this command takes one");
   return std::move(batch[0]);
-}
-
-SinkInputs sink_inputs(const Options& options, const Model& model, size_t repeats) {
-  const Forward<float> forward(model, run_options(options));  // a wrong kernel shows here
-  SinkInputs inputs;
-  if (options.tokens || options.tokens_file) {
-    const std::vector<int> ids = read_one_sequence(options, model.checkpoint());
-    forward.check(ids);
-    inputs = inputs_from_ids(options, model, ids);
-  } else {
-    inputs = inputs_from_text(options, *Tokenizer::open(model.checkpoint()));
-  }
-  inputs.repeats = repeats;
-  size_t longest = 0;
-  for (const SinkInputs::Word& word : inputs.words)
-    longest = std::max(longest, word.prefix.size() + inputs.repeats);
-  const size_t limit = model.config().max_positions;
-  if (inputs.text.size() > limit) inputs.text.resize(limit);
-  if (longest > limit)
-    throw InputError("--repeats " + std::to_string(repeats) + " with its prefix is " +
-                     std::to_string(longest) + " tokens, the model's limit is " +
-                     std::to_string(limit) + "; ask for fewer");
-  return inputs;
 }
 
 RunOptions run_options(const Options& options) {

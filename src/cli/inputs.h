@@ -5,7 +5,7 @@
 
 #include "cli/options.h"
 #include "sinkref/model.h"
-#include "sinkref/sink.h"
+#include "sinkref/report.h"
 #include "sinkref/tokenizer.h"
 
 namespace sinkref::cli {
@@ -17,9 +17,14 @@ std::vector<std::vector<int>> read_tokens(const Options& options, const Checkpoi
 /// The same for a command that takes one sequence: a batch is refused.
 std::vector<int> read_one_sequence(const Options& options, const Checkpoint& checkpoint);
 
-// What the sink analysis runs on: built-in text and words (or --word, --prefix), or, for a model
+/// What the sink analysis runs on: built-in text and words (or --word, --prefix), or, for a model
 /// without a tokenizer, the ids of --tokens or --tokens-file.
 SinkInputs sink_inputs(const Options& options, const Model& model, size_t repeats);
+
+/// The same for the whole report: every condition and the samples of the sink metric. Repeats that
+/// were not asked for are cut to what the model's context holds, and `say` tells; ones that were
+/// and do not fit are an InputError.
+ReportInputs report_inputs(const Options& options, const Model& model);
 
 RunOptions run_options(const Options& options);
 

@@ -146,6 +146,7 @@ Options fill(const po::variables_map& values) {
   number("chunk", 1, 999999999, o.chunk);
   number("max-new-tokens", 1, 999999999, o.max_new_tokens);
   number("repeats", 1, 999999999, o.repeats);
+  o.repeats_given = values.count("repeats") && !values["repeats"].defaulted();
   if (values.count("precision")) o.precision = one_of(values, "precision", {"fp32", "fp64"});
   if (values.count("candidate-dtype"))
     o.candidate_dtype = one_of(values, "candidate-dtype", {"auto", "fp32", "fp16", "bf16"});

@@ -23,6 +23,7 @@ struct Options {
   BosPolicy bos = BosPolicy::automatic;
   Softmax softmax = Softmax::standard;
   size_t threads = 0, chunk = 512, max_new_tokens = 64, repeats = 1000;
+  bool repeats_given = false;  ///< otherwise a short context may cut them
   bool json = false, force = false, exact = false;
 };
 

@@ -1,0 +1,45 @@
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "sinkref/forward.h"
+
+// What every analysis does: run a sequence, keep a few numbers of each row.
+
+namespace sinkref {
+
+/// Told what is being done, for a person who waits.
+using Step = std::function<void(const std::string&)>;
+
+/// Euclidean norm, summed in double in the order of the elements.
+double norm(const float* values, size_t n);
+
+/// Mean of values[from …]; 0 if there are none.
+double mean(const std::vector<double>& values, size_t from = 0);
+
+/// The middle value (the mean of the two middle ones of an even number); 0 if there are none.
+double median(std::vector<double> values);
+
+/// Adds a hook that keeps the norm of every row of the first sequence, by position.
+void keep_norms(Hook hook, std::vector<double>& by_position, Hooks<float>& hooks);
+
+/// ‖mlp_out‖ and ‖resid_post‖, [layer][position].
+struct AllNorms {
+  std::vector<std::vector<double>> mlp, resid;
+};
+void keep_all_norms(size_t layers, AllNorms& norms, Hooks<float>& hooks);
+
+/// Runs one sequence through the blocks that `hooks` need, without logits.
+void run_once(const Model& model, RunOptions options, std::vector<int> tokens,
+              Hooks<float>& hooks);
+
+/// The same for a batch.
+void run_batch(const Model& model, RunOptions options, const std::vector<std::vector<int>>& batch,
+               Hooks<float>& hooks);
+
+/// Softmax of logits in double, for probabilities that are only reported.
+std::vector<double> probabilities(const float* logits, size_t n);
+
+}  // namespace sinkref
