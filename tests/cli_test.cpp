@@ -496,3 +496,30 @@ TEST_CASE("cli: generate gives the tokens of the golden runs", "[cli]") {
     CHECK(nlohmann::json::parse(printed).at("tokens").get<std::vector<double>>() == expected);
   }
 }
+
+TEST_CASE("cli: bench prints the promised keys, and refuses what cannot be measured", "[cli]") {
+  using nlohmann::json;
+  const json model = json::parse(done({"bench", "--prefill", "6", "--decode", "2", "--runs", "1",
+                                       "--shapes", "40x64", "--rows", "1,3", "--json"}));
+  for (const char* key : {"prefill_tokens_per_s", "decode_tokens_per_s", "peak_rss_bytes"})
+    CHECK(model.at(key) > 0);
+  CHECK(model.at("threads") > 0);
+  CHECK(model.at("kernel") != "auto");
+  REQUIRE(model.at("matmul").size() == 2);
+  for (const json& product : model.at("matmul")) {
+    for (const char* key : {"gflop_per_s", "openblas_gflop_per_s", "weight_gb_per_s"})
+      CHECK(product.at(key) > 0);
+    // Any order of 64 products: gamma_64 times how much larger the terms are than their sum.
+    for (const char* key : {"rms_error", "openblas_rms_error"}) CHECK(product.at(key) < 1e-5);
+  }
+  const json only = json::parse(done({"bench", "--prefill", "3", "--runs", "1", "--json"}));
+  CHECK(only.at("decode_tokens_per_s").is_null());
+  CHECK_FALSE(only.contains("matmul"));
+  refused({"bench", "--rows", "0"}, "--rows");
+  refused({"bench", "--rows", "1,,2"}, "--rows");
+  refused({"bench", "--dtype", "F33"}, "F33");
+  refused({"bench", "--shapes", "4096"}, "--shapes");
+  refused({"bench", "--shapes", "40x40", "--dtype", "Q4_1"}, "Q4_1");
+  refused({"bench", "--prefill", "999999"}, "limit");
+  refused({"bench", "--kernel", "sse9"}, "sse9");
+}

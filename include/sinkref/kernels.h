@@ -64,11 +64,12 @@ struct Kernels {
 };
 
 /// The implementations: "spec", "avx2", "avx512", "neon", or "auto" for the best this machine has.
+/// "openblas" replaces the products by OpenBLAS's, whose bits differ (see src/kernels/openblas.cpp).
 /// Throws InputError for a name that is unknown or that this machine cannot run.
 template <class T>
 const Kernels<T>& find_kernels(const std::string& name);
 
-/// Names find_kernels accepts on this machine, "spec" first.
+/// Names of the kernels of this machine that give the bits of "spec", which is first.
 std::vector<std::string> available_kernels();
 
 /// InputError unless this machine has a fused multiply-add, which the arithmetic needs.

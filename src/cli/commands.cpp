@@ -152,6 +152,8 @@ int trace_with(const Options& options, const Model& model) {
   auto metadata = trace_metadata(model, run.depth, options.precision, options.softmax);
   metadata["patch"] = neurons_text(patch);
   metadata["ablate"] = neurons_text(ablation);
+  // Its bits are not those of the arithmetic's version, nor the same on other machines.
+  if (options.kernel == "openblas") metadata["kernel"] = "openblas";
   TraceWriter<T> writer(*options.out, options.force, c, chosen, tokens, metadata);
   if (!options.json)
     say("writing " + std::to_string(chosen.size()) + " tensors, " +

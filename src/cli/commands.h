@@ -11,5 +11,6 @@ int trace(const Options& options);
 int sink(const Options& options);
 int verify(const Options& options);
 int report(const Options& options);
+int bench(const Options& options);
 
 }  // namespace sinkref::cli

@@ -50,6 +50,10 @@ const std::vector<Command> commands = {
      {"tokens", "tokens-file", "bos", "kernel", "chunk", "softmax", "word",
       "prefix", "repeats", "golden", "out", "force", "json"},
      cli::report},
+    {"bench", "speed of the kernels and of a whole model, with OpenBLAS and the machine's limits beside",
+     "sinkref bench --model MODEL --prefill 512 --decode 64 --json",
+     {"prefill", "decode", "shapes", "rows", "dtype", "runs", "kernel", "chunk", "json"},
+     cli::bench},
 };
 
 /// The message on one line, whatever a file name or an argument has brought into it.

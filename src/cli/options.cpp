@@ -71,7 +71,7 @@ po::options_description describe(const Command& command) {
   add("tokens", po::value<Text>(), "token ids to run, as 1,2,3; 5x100 repeats token 5");
   add("tokens-file", po::value<Text>(), "JSON list of ids, or list of lists for a batch");
   add("bos", text("auto"), "put the BOS token first: auto (as the checkpoint says), on, off");
-  add("kernel", text("auto"), "auto, spec (the scalar text), avx2, avx512, neon; same bits");
+  add("kernel", text("auto"), "auto, spec (the scalar text), avx2, avx512, neon: same bits; openblas: a third opinion");
   add("precision", text("fp32"), "fp32, or fp64 for the truth that errors are measured against");
   add("chunk", text("512"), "tokens of a prompt per step; cannot change a bit");
   add("softmax", text("standard"), "standard, or one for softmax_1 (a virtual key of score 0)");
@@ -82,6 +82,13 @@ po::options_description describe(const Command& command) {
   add("repeats", text("1000"), "length of the runs of one word");
   add("word", po::value<std::vector<Text>>(), "word to repeat; may be given several times");
   add("prefix", po::value<Text>(), "text before the run (default: BOS alone, or a short request)");
+  add("prefill", text("0"), "tokens of the prompt to time, 0 for none");
+  add("decode", text("0"), "tokens to time one at a time after the prompt, 0 for none");
+  add("shapes", text(""), "matrices to time: llama-2-7b, llama-3-8b, mistral-7b, smollm2 (all four if no "
+                          "model is timed), or OUTPUTSxINPUTS");
+  add("rows", text("1,4,16,64,512"), "rows of activations of each matrix product");
+  add("dtype", text("F32"), "stored types of the weights, as F32,F16,BF16,Q4_1");
+  add("runs", text("5"), "rounds in which all that is timed takes turns; medians are printed");
   add("golden", po::value<std::vector<Text>>(), "golden file of this model to be held against");
   add("traces", po::value<std::vector<Text>>(), "two traces to compare (given without a name)");
   add("candidate", po::value<Text>(), "their trace, to be held against this model's float64 run");
@@ -142,6 +149,12 @@ Options fill(const po::variables_map& values) {
   text("patch", o.patch);
   text("ablate", o.ablate);
   text("hooks", o.hooks);
+  text("shapes", o.shapes);
+  text("rows", o.rows);
+  text("dtype", o.dtype);
+  number("prefill", 0, 999999999, o.prefill);
+  number("decode", 0, 999999999, o.decode);
+  number("runs", 1, 1000, o.runs);
   number("threads", 0, 1024, o.threads);
   number("chunk", 1, 999999999, o.chunk);
   number("max-new-tokens", 1, 999999999, o.max_new_tokens);

@@ -12,6 +12,8 @@ namespace sinkref::cli {
 /// The command line, parsed and checked for form. One field per option.
 struct Options {
   std::string model;
+  size_t prefill = 0, decode = 0, runs = 5;  // bench
+  std::string shapes, rows, dtype;
   bool model_given = false;  ///< otherwise it is the tiny model that comes along
   std::optional<std::string> prompt, prompt_file, tokens, tokens_file;
   std::optional<std::string> out, prefix;

@@ -13,4 +13,8 @@ const Kernels<double>& spec_kernels(double);
 const Kernels<float>* simd_kernels(const std::string& target, float);
 const Kernels<double>* simd_kernels(const std::string& target, double);
 
+/// The vector kernels with OpenBLAS's products: other bits, never chosen by "auto".
+const Kernels<float>& openblas_kernels(float);
+const Kernels<double>& openblas_kernels(double);
+
 }  // namespace sinkref

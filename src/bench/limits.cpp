@@ -1,0 +1,97 @@
+// What this machine can do at most: reads from memory and fused multiply-adds per second.
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "bench/limits.cpp"
+#include <hwy/foreach_target.h>  // must come before highway.h
+#include <hwy/highway.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "bench/bench.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace sinkref {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+constexpr size_t chains = 12;  // enough to hide the latency of an FMA or a load
+
+/// Bitwise or of n words: the cheapest use of a load.
+uint32_t read_all(const uint32_t* words, size_t n) {
+  const hn::ScalableTag<uint32_t> d;
+  const size_t lanes = hn::Lanes(d);
+  auto a = hn::Zero(d), b = hn::Zero(d), c = hn::Zero(d), e = hn::Zero(d);
+  for (size_t i = 0; i + 4 * lanes <= n; i += 4 * lanes) {
+    a = hn::Or(a, hn::LoadU(d, words + i));
+    b = hn::Or(b, hn::LoadU(d, words + i + lanes));
+    c = hn::Or(c, hn::LoadU(d, words + i + 2 * lanes));
+    e = hn::Or(e, hn::LoadU(d, words + i + 3 * lanes));
+  }
+  return hn::GetLane(hn::SumOfLanes(d, hn::Or(hn::Or(a, b), hn::Or(c, e))));
+}
+
+/// `steps` times `chains` vector multiply-adds; gives the flops done, and a result to keep.
+double multiply_add(size_t steps, float* result) {
+  const hn::ScalableTag<float> d;
+  const auto factor = hn::Set(d, *result), term = hn::Set(d, 1 - *result);
+  hn::Vec<decltype(d)> chain[chains];
+  HWY_UNROLL(12)
+  for (size_t i = 0; i < chains; ++i) chain[i] = hn::Set(d, static_cast<float>(i));
+  for (size_t step = 0; step < steps; ++step) {
+    HWY_UNROLL(12)
+    for (size_t i = 0; i < chains; ++i) chain[i] = hn::MulAdd(chain[i], factor, term);
+  }
+  auto all = chain[0];
+  for (size_t i = 1; i < chains; ++i) all = hn::Add(all, chain[i]);
+  *result = hn::GetLane(all);
+  return 2.0 * static_cast<double>(steps * chains * hn::Lanes(d));
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace sinkref
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+#include <omp.h>
+
+namespace sinkref {
+
+namespace {
+
+HWY_EXPORT(read_all);
+HWY_EXPORT(multiply_add);
+volatile uint32_t kept;  // so that no loop is dropped
+
+}  // namespace
+
+double seconds_per_read_byte() {
+  static const std::vector<uint32_t> words(size_t(128) << 20, 1);
+  const double seconds = seconds_per_call([] {
+    const size_t threads = static_cast<size_t>(omp_get_max_threads());
+    const size_t part = words.size() / threads;
+#pragma omp parallel for schedule(static, 1)
+    for (size_t t = 0; t < threads; ++t)
+      kept = HWY_DYNAMIC_DISPATCH(read_all)(words.data() + t * part, part);
+  });
+  return seconds / static_cast<double>(words.size() * sizeof(uint32_t));
+}
+
+double seconds_per_flop() {
+  double flops = 0;
+  const double seconds = seconds_per_call([&] {
+    const int threads = omp_get_max_threads();
+    double all = 0;
+#pragma omp parallel for schedule(static, 1) reduction(+ : all)
+    for (int t = 0; t < threads; ++t) {
+      float value = 0.5f;
+      all += HWY_DYNAMIC_DISPATCH(multiply_add)(1000000, &value);
+      kept = static_cast<uint32_t>(value);
+    }
+    flops = all;
+  });
+  return seconds / flops;
+}
+
+}  // namespace sinkref
+#endif  // HWY_ONCE
