@@ -84,6 +84,12 @@ ordered_json matmul_json(const MatmulShape& shape, size_t rows, DType dtype, con
           {"openblas_rms_error", t.openblas_rms_error}};
 }
 
+void print_heading() {
+  std::printf("%-22s %-8s %6s x %-5s %4s %-5s %8s %7s %6s %6s %9s %6s  %-8s %s\n", "model", "matrix",
+              "out", "in", "rows", "dtype", "GFLOP/s", "GB/s", "read", "peak", "OpenBLAS", "times",
+              "error", "OpenBLAS's");
+}
+
 void print_matmul(const ordered_json& j) {
   std::printf("%-22s %-8s %6zu x %-5zu %4zu %-5s %8.1f %7.1f %5.0f%% %5.0f%% %9.1f %6.2f  %.2e %.2e\n",
               j["model"].get<std::string>().c_str(), j["matrix"].get<std::string>().c_str(),
@@ -101,10 +107,6 @@ ordered_json bench_matmuls(const Options& options) {
       options.shapes.empty() ? "llama-2-7b,llama-3-8b,mistral-7b,smollm2" : options.shapes);
   const std::vector<size_t> rows = parse_rows(options.rows);
   const std::vector<DType> dtypes = parse_dtypes(options.dtype);
-  if (!options.json)
-    std::printf("%-22s %-8s %6s x %-5s %4s %-5s %8s %7s %6s %6s %9s %6s  %-8s %s\n", "model",
-                "matrix", "out", "in", "rows", "dtype", "GFLOP/s", "GB/s", "read", "peak",
-                "OpenBLAS", "times", "error", "OpenBLAS's");
   ordered_json all = ordered_json::array();
   for (const MatmulShape& shape : shapes)
     for (DType dtype : dtypes)
@@ -112,7 +114,9 @@ ordered_json bench_matmuls(const Options& options) {
         if (!is_used(shape, r)) continue;
         all.push_back(
             matmul_json(shape, r, dtype, time_matmul(shape, r, dtype, options.kernel, options.runs)));
-        if (!options.json) print_matmul(all.back());
+        if (options.json) continue;
+        if (all.size() == 1) print_heading();
+        print_matmul(all.back());
       }
   return all;
 }
