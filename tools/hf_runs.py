@@ -210,8 +210,7 @@ def patched(model: PreTrainedModel, spec: PatchSpec | None, prompt_length: int, 
 class Numbers(TorchFunctionMode):
     """Sees the two numbers that no module hands out: what goes into rsqrt and into the softmax.
 
-    It also runs the softmax in the dtype of its argument. Hugging Face asks for fp32 by name,
-    which changes nothing in an fp32 model and everything in the truth.
+    It also keeps the softmax of a float64 model in float64: Hugging Face asks for fp32 by name.
     """
 
     def __init__(self, on_softmax: Callable[[torch.Tensor, torch.Tensor], None]) -> None:
@@ -222,7 +221,9 @@ class Numbers(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
         if func is F.softmax:
-            out = func(*args, **{**kwargs, "dtype": args[0].dtype})
+            if args[0].dtype == torch.float64:
+                kwargs["dtype"] = torch.float64
+            out = func(*args, **kwargs)
             self.on_softmax(args[0], out)
             return out
         if func is torch.rsqrt:

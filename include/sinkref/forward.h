@@ -42,12 +42,14 @@ struct Sequence {
 
 enum class LogitRows { all, last, none };
 
-/// How to run; none of it except `softmax` can change a bit.
+/// How to run; none of it except `softmax` and `first_block` can change a bit.
 struct RunOptions {
   std::string kernel = "auto";
   size_t chunk = 512;  ///< tokens of each sequence per step
   Softmax softmax = Softmax::standard;
   size_t depth = SIZE_MAX;  ///< blocks to run; fewer than all means no logits
+  /// Blocks before this one are skipped: a hook has to replace its resid_pre.
+  size_t first_block = 0;
   LogitRows logits = LogitRows::last;
   /// Called after every step with (tokens done, tokens in all).
   std::function<void(size_t, size_t)> progress;

@@ -63,6 +63,9 @@ bool glob_matches(std::string_view glob, std::string_view name);
 /// {H}, to be followed by the number of keys. V for logits.
 std::vector<size_t> hook_shape(HookPoint point, const ModelConfig& config);
 
+/// True for AttnScores and Pattern, which come one query head at a time ([b,H,q,k] in a trace).
+bool is_attention(HookPoint point);
+
 /// A row of a step: which sequence of the batch, and which position of it.
 struct Row {
   size_t sequence;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -24,6 +25,11 @@ class Model {
   /// Checks every tensor's presence, shape and type; reads no weights. Throws InputError.
   static Model open(const std::filesystem::path& path);
   explicit Model(Checkpoint checkpoint);
+  /// Changes a layer's weights when it is first used.
+  using Edit = std::function<void(size_t layer, LayerWeights&)>;
+  /// "What if": the checkpoint's weights under another configuration of the same shapes. verify asks
+  /// such questions to explain another implementation's numbers.
+  Model(Checkpoint checkpoint, ModelConfig config, Edit edit = {});
 
   const ModelConfig& config() const { return config_; }
   const Checkpoint& checkpoint() const { return checkpoint_; }
@@ -52,6 +58,7 @@ class Model {
   ModelConfig config_;
   StoredMatrix embedding_, lm_head_;
   std::vector<float> inv_freq_;
+  Edit edit_;
   mutable std::vector<std::unique_ptr<LayerWeights>> layers_;
 };
 

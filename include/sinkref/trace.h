@@ -55,14 +55,16 @@ size_t trace_bytes(const ModelConfig& config, std::span<const Hook> hooks,
 std::map<std::string, std::string> trace_metadata(const Model& model, size_t depth,
                                                   const std::string& precision, Softmax softmax);
 
-/// A trace or golden file, read as double.
+/// A trace or golden file, mapped into memory and read as double.
 class TraceFile {
  public:
   static TraceFile open(const std::filesystem::path& path);  ///< throws InputError
   bool has(const std::string& name) const { return tensors_.count(name) != 0; }
+  /// Where and how it lies in the file. Throws InputError if it is not there.
+  const StoredTensor& tensor(const std::string& name) const;
   std::vector<std::string> names() const;
   std::vector<uint64_t> shape(const std::string& name) const;
-  /// Values of an F32, F64 or I64 tensor. Throws InputError if it is not there.
+  /// Values of an F32, F16, BF16, F64 or I64 tensor. Throws InputError if it is not there.
   std::vector<double> values(const std::string& name) const;
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   const std::filesystem::path& path() const { return path_; }
@@ -73,5 +75,9 @@ class TraceFile {
   std::map<std::string, StoredTensor> tensors_;
   std::map<std::string, std::string> metadata_;
 };
+
+/// Values [begin, begin + count) of a tensor of a trace as double, widened exactly (int64 beyond
+/// 2^53 aside). Throws InputError for a dtype other than F32, F16, BF16, F64 and I64.
+void read_values(const StoredTensor& tensor, size_t begin, size_t count, double* out);
 
 }  // namespace sinkref

@@ -16,7 +16,7 @@ void Forward<T>::step(std::vector<Sequence<T>>& sequences, const std::vector<Row
   rope_ = rope_table(rows_, model_.inv_freq());
   embed(tokens);
   hook(HookPoint::Embed, 0, resid_, hooks);
-  for (size_t layer = 0; layer < depth_; ++layer) {
+  for (size_t layer = options_.first_block; layer < depth_; ++layer) {
     const LayerWeights& w = model_.layer(layer);
     hook(HookPoint::ResidPre, layer, resid_, hooks);
     norm(w.ln1, HookPoint::Ln1Scale, HookPoint::Ln1Normalized, layer, hooks);

@@ -146,6 +146,10 @@ std::vector<size_t> hook_shape(HookPoint point, const ModelConfig& config) {
   }
 }
 
+bool is_attention(HookPoint point) {
+  return point == HookPoint::AttnScores || point == HookPoint::Pattern;
+}
+
 template <class T>
 bool Hooks<T>::wants(Hook hook) const {
   return std::any_of(entries_.begin(), entries_.end(),

@@ -62,8 +62,10 @@ std::string block_name(size_t layer) { return "model.layers." + std::to_string(l
 
 Model Model::open(const std::filesystem::path& path) { return Model(Checkpoint::open(path)); }
 
-Model::Model(Checkpoint checkpoint)
-    : checkpoint_(std::move(checkpoint)), config_(read_config(checkpoint_)) {
+Model::Model(Checkpoint checkpoint) : Model(checkpoint, read_config(checkpoint)) {}
+
+Model::Model(Checkpoint checkpoint, ModelConfig config, Edit edit)
+    : checkpoint_(std::move(checkpoint)), config_(std::move(config)), edit_(std::move(edit)) {
   for (const Needed& needed : needed_tensors()) checkpoint_.tensor(needed.name, needed.shape);
   const std::vector<uint64_t> shape = {config_.vocab_size, config_.hidden_size};
   embedding_ = checkpoint_.matrix("model.embed_tokens.weight", shape);
@@ -126,6 +128,7 @@ const LayerWeights& Model::layer(size_t index) const {
   linear("mlp.gate_proj", m, d, c.mlp_bias, weights->w_gate, weights->b_gate);
   linear("mlp.up_proj", m, d, c.mlp_bias, weights->w_up, weights->b_up);
   linear("mlp.down_proj", d, m, c.mlp_bias, weights->w_down, weights->b_down);
+  if (edit_) edit_(index, *weights);
   cached = std::move(weights);
   return *cached;
 }

@@ -27,10 +27,6 @@ size_t longest(const std::vector<std::vector<int>>& tokens) {
   return n;
 }
 
-bool is_attention(HookPoint point) {
-  return point == HookPoint::AttnScores || point == HookPoint::Pattern;
-}
-
 size_t product_of(const std::vector<size_t>& shape) {
   size_t n = 1;
   for (size_t extent : shape) n *= extent;
@@ -196,27 +192,41 @@ std::vector<std::string> TraceFile::names() const {
   return all;
 }
 
-std::vector<uint64_t> TraceFile::shape(const std::string& name) const {
+const StoredTensor& TraceFile::tensor(const std::string& name) const {
   const auto found = tensors_.find(name);
   if (found == tensors_.end())
     throw InputError(path_.string() + ": has no tensor " + quoted(name));
-  return found->second.shape;
+  return found->second;
 }
 
+std::vector<uint64_t> TraceFile::shape(const std::string& name) const { return tensor(name).shape; }
+
 std::vector<double> TraceFile::values(const std::string& name) const {
-  shape(name);
-  const StoredTensor& tensor = tensors_.at(name);
+  const StoredTensor& stored = tensor(name);
+  size_t size = 1;
+  for (uint64_t extent : stored.shape) size *= extent;
+  std::vector<double> all(size);
+  read_values(stored, 0, size, all.data());
+  return all;
+}
+
+void read_values(const StoredTensor& tensor, size_t begin, size_t count, double* out) {
   const auto read = [&]<class T>(T) {
-    std::vector<double> all(tensor.bytes / sizeof(T));
-    for (size_t i = 0; i < all.size(); ++i)
-      all[i] = static_cast<double>(load<T>(tensor.data + i * sizeof(T)));
-    return all;
+    for (size_t i = 0; i < count; ++i)
+      out[i] = static_cast<double>(load<T>(tensor.data + (begin + i) * sizeof(T)));
   };
   if (tensor.unsupported_dtype == "F64") return read(double{});
   if (tensor.unsupported_dtype == "I64") return read(int64_t{});
   if (tensor.unsupported_dtype.empty() && tensor.dtype == DType::F32) return read(float{});
-  throw InputError(path_.string() + ": tensor " + quoted(name) +
-                   " has a dtype other than F32, F64 and I64");
+  if (tensor.unsupported_dtype.empty() &&
+      (tensor.dtype == DType::F16 || tensor.dtype == DType::BF16)) {
+    std::vector<float> widened(count);
+    widen(tensor.dtype, tensor.data + 2 * begin, 0, count, widened.data());
+    std::copy(widened.begin(), widened.end(), out);
+    return;
+  }
+  throw InputError(tensor.file.string() + ": tensor " + quoted(tensor.stored_name) +
+                   " has a dtype other than F32, F16, BF16, F64 and I64");
 }
 
 }  // namespace sinkref

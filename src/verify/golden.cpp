@@ -8,31 +8,13 @@
 #include "checkpoint/json_file.h"
 #include "sinkref/error.h"
 #include "sinkref/patch.h"
+#include "verify/difference.h"
 
 namespace sinkref {
 
 using nlohmann::json;
 
 namespace {
-
-/// Sum of squared differences, sum of squared truths, and elements that count, of one row.
-struct RowSums {
-  double error = 0, truth = 0;
-  size_t count = 0;
-};
-
-RowSums row_sums(const double* truth, const double* ours, size_t width) {
-  RowSums sums;
-  for (size_t i = 0; i < width; ++i) {
-    if (std::isinf(truth[i]) && truth[i] == ours[i]) continue;  // masked on both sides
-    const double difference = ours[i] - truth[i];
-    sums.error += std::isfinite(difference) ? difference * difference
-                                            : std::numeric_limits<double>::infinity();
-    sums.truth += truth[i] * truth[i];
-    ++sums.count;
-  }
-  return sums;
-}
 
 const json* member(const json& object, const std::string& key) {
   const auto found = object.find(key);
@@ -202,22 +184,21 @@ Error error_against(const std::vector<double>& truth, const std::vector<double>&
   const double infinite = std::numeric_limits<double>::infinity();
   if (truth.size() != ours.size() || truth.empty() || width == 0 || truth.size() % width != 0)
     return {infinite, infinite};
-  std::vector<RowSums> rows;
-  RowSums all;
+  std::vector<RowDifference> rows;
+  RowDifference all;
   for (size_t begin = 0; begin < truth.size(); begin += width) {
-    rows.push_back(row_sums(truth.data() + begin, ours.data() + begin, width));
-    all.error += rows.back().error;
-    all.truth += rows.back().truth;
+    rows.push_back(row_difference(truth.data() + begin, ours.data() + begin, width));
+    all.error_squares += rows.back().error_squares;
+    all.truth_squares += rows.back().truth_squares;
     all.count += rows.back().count;
   }
   if (all.count == 0) return {infinite, infinite};
-  error.rms = std::sqrt(all.error / static_cast<double>(all.count));
-  const double whole = all.truth / static_cast<double>(all.count);
+  error.rms = all.rms();
   double sum = 0;
-  for (const RowSums& row : rows) {
-    if (row.error == 0) continue;
-    const double scale = common_scale ? whole : row.truth / static_cast<double>(row.count);
-    sum += row.error / static_cast<double>(row.count) / scale;
+  for (const RowDifference& row : rows) {
+    if (row.error_squares == 0) continue;
+    const double ratio = row.rms() / (common_scale ? all : row).truth_rms();
+    sum += ratio * ratio;
   }
   error.row_rms = std::sqrt(sum / static_cast<double>(rows.size()));
   return error;

@@ -1,0 +1,236 @@
+#include "verify/rounding.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace sinkref {
+
+namespace {
+
+constexpr double u = 0x1p-24;
+constexpr size_t followed = 2;  // sequences
+constexpr size_t weight_block = 2048;  // rows of a matrix whose squares are held at once
+
+double rounded_to(NumberType type) {
+  const double unit = type == NumberType::fp16 ? 0x1p-11 : type == NumberType::bf16 ? 0x1p-8 : 0;
+  return unit / std::sqrt(3.0);
+}
+
+bool holds_exactly(NumberType type, DType stored) {
+  return (type == NumberType::fp16 && stored == DType::F16) ||
+         (type == NumberType::bf16 && stored == DType::BF16);
+}
+
+/// Variance of a sum of n products in a plain loop, from Σ(x w)² and the sum itself.
+double chain_variance(double n, double squares, double sum) {
+  return u * u * ((n / 8 + 1) * squares + n / 12 * sum * sum);
+}
+
+double square(double x) { return x * x; }
+
+}  // namespace
+
+Rounding::Rounding(const Model& model, const std::string& kernel, CandidateArithmetic arithmetic)
+    : model_(model),
+      kernels_(find_kernels<float>(kernel)),
+      type_(arithmetic.activations),
+      half_(rounded_to(arithmetic.activations)),
+      half_cache_(rounded_to(arithmetic.cache)),
+      final_norm_(model.final_norm()) {
+  const ModelConfig& c = model.config();
+  keys_.resize(followed * c.layers * c.kv_heads);
+  values_.resize(keys_.size());
+}
+
+const Matrix<float>& Rounding::step(const Activation<double>& a) {
+  sigma_ = Matrix<float>(followed * count_, a.width);
+  const auto layer = [&]() -> const LayerWeights& { return model_.layer(a.hook.layer); };
+  switch (a.hook.point) {
+    case HookPoint::Embed: relative(a, half_); break;
+    case HookPoint::ResidPre: break;  // the same numbers as before it
+    case HookPoint::Ln1Scale:
+    case HookPoint::Ln2Scale:
+    case HookPoint::LnFinalScale: relative(a, 3 * u); break;
+    case HookPoint::Ln1Normalized:
+    case HookPoint::Ln2Normalized:
+    case HookPoint::LnFinalNormalized: relative(a, std::hypot(1.5 * u, half_)); break;
+    case HookPoint::Q: linear(layer().wq, true, a); break;
+    case HookPoint::K: linear(layer().wk, true, a); break;
+    case HookPoint::V: linear(layer().wv, true, a); break;
+    case HookPoint::RotQ:
+    case HookPoint::RotK: rotated(a); break;
+    case HookPoint::Z: attended(a); break;
+    case HookPoint::AttnOut: linear(layer().wo, false, a); break;
+    case HookPoint::ResidMid:
+    case HookPoint::ResidPost: relative(a, std::hypot(0.5 * u, half_)); break;
+    case HookPoint::Pre: linear(layer().w_gate, true, a); break;
+    case HookPoint::PreLinear: linear(layer().w_up, true, a); break;
+    case HookPoint::Post: relative(a, std::hypot(3 * u, 1.5 * half_)); break;
+    case HookPoint::MlpOut: linear(layer().w_down, false, a); break;
+    case HookPoint::Logits: linear(model_.lm_head(), true, a); break;
+    default: break;
+  }
+  return sigma_;
+}
+
+void Rounding::relative(const Activation<double>& a, double factor) {
+  for (size_t r = 0; r < sigma_.rows; ++r)
+    for (size_t i = 0; i < a.width; ++i)
+      sigma_.row(r)[i] = static_cast<float>(factor * std::fabs(a.row(r)[i]));
+}
+
+/// `input_is_rounded`: the product with the norm's weight is stored before it meets this matrix.
+void Rounding::linear(const StoredMatrix& w, bool input_is_rounded, const Activation<double>& a) {
+  const double n = static_cast<double>(w.cols);
+  const double narrow = half_ * half_ * (input_is_rounded + !holds_exactly(type_, w.dtype));
+  std::vector<float> squares(std::min(weight_block, w.rows) * w.cols);
+  Matrix<float> sums;
+  for (size_t begin = 0; begin < w.rows; begin += weight_block) {
+    const size_t block = std::min(weight_block, w.rows - begin);
+#pragma omp parallel for schedule(static)
+    for (size_t i = 0; i < block; ++i) {
+      float* row = squares.data() + i * w.cols;
+      widen(w.dtype, w.row(begin + i), 0, w.cols, row);
+      for (size_t j = 0; j < w.cols; ++j) row[j] *= row[j];
+    }
+    sums = Matrix<float>(sigma_.rows, block);
+    kernels_.matmul(x_.values.data(), sigma_.rows,
+                    {reinterpret_cast<const std::byte*>(squares.data()), DType::F32, block, w.cols,
+                     0},
+                    sums.values.data());
+    for (size_t r = 0; r < sigma_.rows; ++r)
+      for (size_t i = 0; i < block; ++i) {
+        const double s = sums.row(r)[i], y = a.row(r)[begin + i];
+        const double variance = chain_variance(n, s, y) + u * u * s + narrow * s + square(half_ * y);
+        sigma_.row(r)[begin + i] = static_cast<float>(std::sqrt(variance));
+      }
+  }
+}
+
+void Rounding::rotated(const Activation<double>& a) {
+  const size_t h = model_.config().head_dim;
+  // cos, sin, two products and a sum, of which narrow arithmetic stores four.
+  const double factor = u * u + 3 * half_ * half_;
+  for (size_t r = 0; r < sigma_.rows; ++r)
+    for (size_t i = 0; i < a.width; ++i) {
+      const size_t in_head = i % h;
+      const double other = a.row(r)[in_head < h / 2 ? i + h / 2 : i - h / 2];
+      sigma_.row(r)[i] =
+          static_cast<float>(std::sqrt(factor * (square(a.row(r)[i]) + square(other))));
+    }
+}
+
+void Rounding::attended(const Activation<double>& a) {
+  for (size_t r = 0; r < sigma_.rows; ++r) {
+    const double n = static_cast<double>(a.rows[r].position + 1);
+    for (size_t i = 0; i < a.width; ++i) {
+      const double terms = z_terms_.row(r)[i], z = a.row(r)[i];
+      const double variance = chain_variance(n, terms, z) + 2 * square(half_cache_) * terms +
+                              square(half_ * z);
+      sigma_.row(r)[i] = static_cast<float>(std::sqrt(variance));
+    }
+  }
+}
+
+const Matrix<float>& Rounding::scores(const Activation<double>& a) {
+  const ModelConfig& c = model_.config();
+  const size_t h = c.head_dim, sequence = a.rows[0].sequence;
+  const size_t first_row = sequence * count_ + a.rows[0].position - first_;
+  std::vector<float> q(a.rows.size() * h);
+  for (size_t r = 0; r < a.rows.size(); ++r)
+    std::copy_n(queries_.row(first_row + r) + a.head * h, h, &q[r * h]);
+  const std::vector<float>& k =
+      stored(keys_, sequence, a.hook.layer, a.head / (c.heads / c.kv_heads));
+  score_sigma_ = Matrix<float>(a.rows.size(), a.width);
+  kernels_.scores(q.data(), a.rows.size(), k.data(), a.width, h, 1.0f / static_cast<float>(h),
+                  score_sigma_.values.data(), a.width);
+  const double n = static_cast<double>(h);
+  for (size_t r = 0; r < a.rows.size(); ++r)
+    for (size_t j = 0; j < a.width; ++j) {
+      const double s = a.row(r)[j], terms = score_sigma_.row(r)[j];
+      const double variance = chain_variance(n, terms, s) + square(u * s) +
+                              2 * square(half_cache_) * terms + 2 * square(half_ * s);
+      score_sigma_.row(r)[j] =
+          std::isfinite(s) ? static_cast<float>(std::sqrt(variance)) : 0.0f;
+    }
+  return score_sigma_;
+}
+
+double Rounding::pattern(double probability, double below) const {
+  return probability * std::hypot((3 + below) * u, half_);
+}
+
+void Rounding::observe_pattern(const Activation<double>& a) {
+  const ModelConfig& c = model_.config();
+  const size_t h = c.head_dim, sequence = a.rows[0].sequence, rows = a.rows.size();
+  if (z_terms_.rows != followed * count_ || z_terms_.cols != c.heads * h)
+    z_terms_ = Matrix<float>(followed * count_, c.heads * h);
+  std::vector<float> p(rows * a.width), z(rows * h);
+  std::vector<Visible> visible(rows, {0, a.width});
+  for (size_t r = 0; r < rows; ++r)
+    for (size_t j = 0; j < a.width; ++j)
+      p[r * a.width + j] = static_cast<float>(square(a.row(r)[j]));
+  const std::vector<float>& v =
+      stored(values_, sequence, a.hook.layer, a.head / (c.heads / c.kv_heads));
+  kernels_.weighted_sum(p.data(), rows, a.width, visible.data(), v.data(), h, z.data());
+  for (size_t r = 0; r < rows; ++r)
+    std::copy_n(&z[r * h], h,
+                z_terms_.row(sequence * count_ + a.rows[r].position - first_) + a.head * h);
+}
+
+void Rounding::observe(const Activation<double>& a) {
+  switch (a.hook.point) {
+    case HookPoint::Ln1Normalized:
+    case HookPoint::Ln2Normalized:
+    case HookPoint::LnFinalNormalized: {
+      keep_squares(a, x_);
+      const std::vector<float>& w = norm_weight(a.hook);
+      for (size_t r = 0; r < x_.rows; ++r)
+        for (size_t i = 0; i < x_.cols; ++i) x_.row(r)[i] *= w[i] * w[i];
+      break;
+    }
+    case HookPoint::Z:
+    case HookPoint::Post: keep_squares(a, x_); break;
+    case HookPoint::RotQ: keep_squares(a, queries_); break;
+    case HookPoint::RotK: store(a, keys_); break;
+    case HookPoint::V: store(a, values_); break;
+    default: break;
+  }
+}
+
+const std::vector<float>& Rounding::norm_weight(Hook hook) {
+  if (hook.point == HookPoint::LnFinalNormalized) return final_norm_;
+  const LayerWeights& w = model_.layer(hook.layer);
+  return hook.point == HookPoint::Ln1Normalized ? w.ln1 : w.ln2;
+}
+
+void Rounding::keep_squares(const Activation<double>& a, Matrix<float>& into) {
+  into = Matrix<float>(followed * count_, a.width);
+  for (size_t r = 0; r < into.rows; ++r)
+    for (size_t i = 0; i < a.width; ++i) into.row(r)[i] = static_cast<float>(square(a.row(r)[i]));
+}
+
+std::vector<float>& Rounding::stored(std::vector<std::vector<float>>& all, size_t sequence,
+                                     size_t layer, size_t kv_head) {
+  const ModelConfig& c = model_.config();
+  return all[(sequence * c.layers + layer) * c.kv_heads + kv_head];
+}
+
+void Rounding::store(const Activation<double>& a, std::vector<std::vector<float>>& all) {
+  const ModelConfig& c = model_.config();
+  const size_t h = c.head_dim;
+  for (size_t r = 0; r < followed * count_; ++r)
+    for (size_t head = 0; head < c.kv_heads; ++head) {
+      std::vector<float>& kept = stored(all, a.rows[r].sequence, a.hook.layer, head);
+      kept.resize((first_ + count_) * h);
+      for (size_t i = 0; i < h; ++i)
+        kept[a.rows[r].position * h + i] = static_cast<float>(square(a.row(r)[head * h + i]));
+    }
+}
+
+double Rounding::angle(size_t i, size_t position) const {
+  return static_cast<double>(position) * static_cast<double>(model_.inv_freq()[i]) *
+         static_cast<double>(i + 2) * u;
+}
+
+}  // namespace sinkref

@@ -1,0 +1,89 @@
+#pragma once
+
+#include <array>
+#include <vector>
+
+#include "sinkref/verify.h"
+#include "verify/candidate.h"
+#include "verify/difference.h"
+#include "verify/rounding.h"
+
+namespace sinkref {
+
+/// Runs one sequence of the candidate's tokens in fp32 and, some positions at a time, as a batch of
+/// float64 copies: the truth, the local copy that takes over their values at every hook, and copies
+/// of both that are disturbed by the rounding of every step. Memory is bounded by the step.
+class TruthRun {
+ public:
+  TruthRun(const Model& model, const Candidate& candidate, const VerifyOptions& options,
+           CandidateArithmetic arithmetic);
+
+  void run(size_t sequence);
+
+  std::vector<TensorDifference>& tensors() { return tensors_; }
+  Budget budget() const;
+
+ private:
+  static constexpr size_t step_positions = 32;
+  static constexpr size_t draws = 2;
+  enum Role : size_t { truth = 0, local = 1, disturbed = 2 };  // then local draws, truth draws
+
+  /// What is known of one hook while a sequence runs.
+  struct State {
+    TensorDifference* result = nullptr;  // where the candidate has it
+    const Budget::Entry* given = nullptr;
+    double local_noise = 0, noise = 0;   // largest so far
+    Budget::Steps local_steps, steps;
+  };
+  struct Noise {
+    double local = 0, propagated = 0;
+  };
+  /// Scores or pattern of one layer and step: of the truth and the local copy, before replacement.
+  struct Kept {
+    std::array<std::vector<Matrix<double>>, 2> heads;  // [head] (positions, keys)
+    std::vector<Noise> noise;                          // by position, largest of the heads
+  };
+
+  size_t role_base(size_t role) const;  // whose values a copy was made from
+  double draw(const Activation<double>& a, size_t row, size_t i) const;
+
+  void attach_ours(Hooks<float>& hooks);
+  void attach_copies(Hooks<double>& hooks);
+  void on_step(const Activation<double>& a);
+  void disturb(const Activation<double>& a, const Matrix<float>& sigma);
+  void disturb_angles(const Activation<double>& a);
+  void measure(const Activation<double>& a, const Matrix<float>& sigma);
+  Noise noise_of(const Activation<double>& a, const Matrix<float>& sigma, size_t t) const;
+  void on_scores(const Activation<double>& a);
+  void on_pattern(const Activation<double>& a);
+  void keep(const Activation<double>& a, Kept& kept, double unseen);
+  void note_noise(const Activation<double>& a, Kept& kept);
+  void replace_attention(const Activation<double>& a);
+  void judge_attention(HookPoint point, size_t layer, Kept& kept);
+
+  /// Widens the running budgets by one more position and gives those that hold there.
+  Noise budgets(State& state, Noise noise, size_t position);
+  struct RowValues {
+    const double *truth, *local, *theirs;
+    const float* ours;
+    size_t width;
+  };
+  TokenDifference judge(HookPoint point, const RowValues& row, Noise budget, size_t position) const;
+
+  const Model& model_;
+  const ModelConfig& config_;
+  const Candidate& candidate_;
+  const VerifyOptions& options_;
+  Rounding rounding_;
+  size_t copies_;  // in the batch
+  std::vector<TensorDifference> tensors_;
+  std::vector<State> states_;                  // by causal index
+  std::vector<std::vector<Matrix<float>>> ours_;  // by causal index, then head
+  std::vector<Noise> residual_noise_;          // by position of the step: of its latest residual
+  Kept scores_, pattern_;
+  std::array<std::vector<Matrix<float>>, 2> score_sigma_;  // of the truth and the local copy
+  size_t sequence_ = 0, first_ = 0, count_ = 0;
+  std::vector<int> tokens_;
+};
+
+}  // namespace sinkref
