@@ -38,9 +38,11 @@ template <class T>
 struct Sequence {
   KvCache<T> cache;
   std::vector<int> pending;
+  size_t logits_from = 0;  ///< for LogitRows::chosen: the positions from here on
 };
 
-enum class LogitRows { all, last, none };
+/// The rows whose logits are computed: a hook on Logits sees just these.
+enum class LogitRows { all, chosen, last, none };
 
 /// How to run; none of it except `softmax` and `first_block` can change a bit.
 struct RunOptions {
@@ -68,7 +70,7 @@ class Forward {
   Sequence<T> start(std::vector<int> tokens) const;  ///< checks them
 
   /// Runs all pending tokens. Returns the logits of each sequence's last position (batch, V), or
-  /// nothing (0 rows) for LogitRows::none; with `all`, hooks on Logits see every row.
+  /// nothing (0 rows) for LogitRows::chosen and none.
   /// `prompt`: the tokens belong to the prompt (prefill) rather than to a continuation (decode).
   /// Throws InputError for ids outside the vocabulary, no tokens, or more than max_positions.
   Matrix<T> run(std::vector<Sequence<T>>& sequences, Hooks<T>& hooks, bool prompt = true);

@@ -26,6 +26,16 @@ std::string neurons_text(const std::vector<Neurons>& neurons);
 template <class T>
 void add_patch(const std::vector<Neurons>& neurons, Hooks<T>& hooks);
 
+/// v of one sequence, a list per patched layer; empty before position 1 was run.
+template <class T>
+using Pinned = std::vector<std::vector<T>>;
+
+/// The same for sequences that go on from cached prefixes of other runs: pinned[i] is that of
+/// sequence i, read and filled. It belongs to the cache as its keys and values do.
+template <class T>
+void add_patch(const std::vector<Neurons>& neurons, Hooks<T>& hooks,
+               std::vector<Pinned<T>>& pinned);
+
 /// Zero-ablation: silu(gate)·up of the neurons is 0 at every position.
 template <class T>
 void add_ablation(const std::vector<Neurons>& neurons, Hooks<T>& hooks);

@@ -58,25 +58,46 @@ std::string neurons_text(const std::vector<Neurons>& neurons) {
   return text.empty() ? "none" : text;
 }
 
+namespace {
+
 template <class T>
-void add_patch(const std::vector<Neurons>& neurons, Hooks<T>& hooks) {
-  for (const Neurons& layer : neurons) {
-    auto kept = std::make_shared<std::map<size_t, std::vector<T>>>();  // by sequence
-    hooks.add({HookPoint::PreLinear, layer.layer}, [layer, kept](const Activation<T>& up) {
+void add_patch(const std::vector<Neurons>& neurons, Hooks<T>& hooks,
+               const std::function<std::vector<T>&(size_t sequence, size_t entry)>& pinned) {
+  for (size_t entry = 0; entry < neurons.size(); ++entry) {
+    const Neurons& layer = neurons[entry];
+    hooks.add({HookPoint::PreLinear, layer.layer}, [=](const Activation<T>& up) {
       for (size_t r = 0; r < up.rows.size(); ++r) {
         const Row& row = up.rows[r];
+        std::vector<T>& v = pinned(row.sequence, entry);
         if (row.prompt && row.position == 1) {
-          std::vector<T>& values = (*kept)[row.sequence];
-          values.clear();
-          for (size_t neuron : layer.indices) values.push_back(up.row(r)[neuron]);
+          v.clear();
+          for (size_t neuron : layer.indices) v.push_back(up.row(r)[neuron]);
         }
-        const auto found = kept->find(row.sequence);
-        if (row.position == 0 || found == kept->end()) continue;
+        if (row.position == 0 || v.empty()) continue;
         for (size_t i = 0; i < layer.indices.size(); ++i)
-          up.row(r)[layer.indices[i]] = found->second[i];
+          up.row(r)[layer.indices[i]] = v[i];
       }
     });
   }
+}
+
+}  // namespace
+
+template <class T>
+void add_patch(const std::vector<Neurons>& neurons, Hooks<T>& hooks) {
+  auto kept = std::make_shared<std::map<std::pair<size_t, size_t>, std::vector<T>>>();
+  add_patch<T>(neurons, hooks, [kept](size_t sequence, size_t entry) -> std::vector<T>& {
+    return (*kept)[{sequence, entry}];
+  });
+}
+
+template <class T>
+void add_patch(const std::vector<Neurons>& neurons, Hooks<T>& hooks,
+               std::vector<Pinned<T>>& pinned) {
+  for (Pinned<T>& sequence : pinned) sequence.resize(neurons.size());
+  add_patch<T>(neurons, hooks, [&pinned](size_t sequence, size_t entry) -> std::vector<T>& {
+    return pinned.at(sequence).at(entry);
+  });
 }
 
 template <class T>
@@ -89,7 +110,11 @@ void add_ablation(const std::vector<Neurons>& neurons, Hooks<T>& hooks) {
 }
 
 template void add_patch<float>(const std::vector<Neurons>&, Hooks<float>&);
+template void add_patch<float>(const std::vector<Neurons>&, Hooks<float>&,
+                               std::vector<Pinned<float>>&);
 template void add_patch<double>(const std::vector<Neurons>&, Hooks<double>&);
+template void add_patch<double>(const std::vector<Neurons>&, Hooks<double>&,
+                                std::vector<Pinned<double>>&);
 template void add_ablation<float>(const std::vector<Neurons>&, Hooks<float>&);
 template void add_ablation<double>(const std::vector<Neurons>&, Hooks<double>&);
 

@@ -80,7 +80,7 @@ void Forward<T>::norm(std::span<const float> weight, HookPoint scale, HookPoint 
   multiply_by_weight(normalized_, weight, sized(normed_, resid_.cols));
 }
 
-/// logits = W_head · RMSNorm(resid), for all rows or for the last of each sequence.
+/// logits = W_head · RMSNorm(resid), for the rows that LogitRows asks for.
 template <class T>
 void Forward<T>::head(std::vector<Sequence<T>>& sequences, Hooks<T>& hooks, Matrix<T>& logits) {
   norm(model_.final_norm(), HookPoint::LnFinalScale, HookPoint::LnFinalNormalized, 0, hooks);
@@ -91,6 +91,7 @@ void Forward<T>::head(std::vector<Sequence<T>>& sequences, Hooks<T>& hooks, Matr
     const Sequence<T>& sequence = sequences[rows_[r].sequence];
     const bool last = rows_[r].position + 1 == sequence.cache.length + sequence.pending.size();
     if (!last && options_.logits == LogitRows::last) continue;
+    if (rows_[r].position < sequence.logits_from && options_.logits == LogitRows::chosen) continue;
     chosen.push_back(rows_[r]);
     inputs.values.insert(inputs.values.end(), normed_.row(r), normed_.row(r) + normed_.cols);
   }
@@ -100,6 +101,7 @@ void Forward<T>::head(std::vector<Sequence<T>>& sequences, Hooks<T>& hooks, Matr
   linear(kernels_, inputs, model_.lm_head(), {}, outputs);
   rows_ = chosen;
   hook(HookPoint::Logits, 0, outputs, hooks);
+  if (logits.rows == 0) return;
   for (size_t r = 0; r < chosen.size(); ++r)
     std::copy_n(outputs.row(r), outputs.cols, logits.row(chosen[r].sequence));
 }
@@ -141,7 +143,7 @@ Forward<T>::Forward(const Model& model, RunOptions options)
 template <class T>
 Sequence<T> Forward<T>::start(std::vector<int> tokens) const {
   check(tokens);
-  return {KvCache<T>(model_.config(), depth_, tokens.size()), std::move(tokens)};
+  return {KvCache<T>(model_.config(), depth_, tokens.size()), std::move(tokens), 0};
 }
 
 template <class T>
@@ -168,7 +170,8 @@ Matrix<T> Forward<T>::run(std::vector<Sequence<T>>& sequences, Hooks<T>& hooks, 
     all += s.pending.size();
   }
   const bool has_logits =
-      depth_ == model_.config().layers && options_.logits != LogitRows::none;
+      depth_ == model_.config().layers &&
+      (options_.logits == LogitRows::all || options_.logits == LogitRows::last);
   Matrix<T> logits(has_logits ? sequences.size() : 0, model_.config().vocab_size);
   while (done < all) {
     std::vector<Row> rows;
