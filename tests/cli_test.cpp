@@ -138,7 +138,7 @@ std::string list(const std::vector<double>& ids) {
 }
 
 const std::vector<std::string> command_names = {"info",  "tokenize", "generate",
-                                                "trace", "sink",     "report"};
+                                                "trace", "sink",     "report",   "eval"};
 
 }  // namespace
 

@@ -12,5 +12,6 @@ int sink(const Options& options);
 int verify(const Options& options);
 int report(const Options& options);
 int bench(const Options& options);
+int eval(const Options& options);
 
 }  // namespace sinkref::cli

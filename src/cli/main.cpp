@@ -54,6 +54,11 @@ const std::vector<Command> commands = {
      "sinkref bench --model MODEL --prefill 512 --decode 64 --json",
      {"prefill", "decode", "shapes", "rows", "dtype", "runs", "kernel", "chunk", "json"},
      cli::bench},
+    {"eval", "multiple-choice tasks by log-likelihood as lm-evaluation-harness, original against patched",
+     "sinkref eval --model MODEL --data arc_easy.jsonl.gz mmlu.jsonl.gz --patch auto --samples s.jsonl",
+     {"data", "tasks", "limit", "seed", "few-shot", "samples", "variant", "shard", "merge", "bos",
+      "kernel", "precision", "chunk", "softmax", "patch", "ablate", "out", "force", "json"},
+     cli::eval},
 };
 
 /// The message on one line, whatever a file name or an argument has brought into it.

@@ -99,6 +99,16 @@ po::options_description describe(const Command& command) {
   add("candidate-dtype", text("auto"), "their arithmetic: auto (what the trace says), fp32, fp16, bf16");
   add("candidate-cache", text("auto"), "type of their KV cache: auto (what the trace says), fp32, fp16");
   add("html", po::value<Text>(), "write a page with the findings as well");
+  add("data", po::value<std::vector<Text>>()->multitoken(), "files of items, .jsonl or .jsonl.gz");
+  add("samples", po::value<Text>(), "file for one line per item and variant, filled as they come; the "
+                                    "same command again goes on where it was stopped");
+  add("tasks", po::value<Text>(), "only these tasks of the data, as arc_easy,mmlu");
+  add("limit", text("0"), "only so many items of each task, 0 for all");
+  add("seed", po::value<Text>(), "with --limit: a random sample instead of the first items");
+  add("few-shot", po::value<Text>(), "file of prefixes by subject: MMLU 5-shot");
+  add("variant", text("both"), "both, original or patched");
+  add("shard", po::value<Text>(), "I/N: only part I (from 0) of N, to be put together by --merge");
+  add("merge", po::value<std::vector<Text>>()->multitoken(), "samples files of all shards");
   add("out", po::value<Text>(), "where to write");
   add("force", po::bool_switch(), "replace what is there");
   add("json", po::bool_switch(), "machine-readable result on stdout");
@@ -140,6 +150,13 @@ Options fill(const po::variables_map& values) {
   list("word", o.words);
   list("golden", o.goldens);
   list("traces", o.traces);
+  list("data", o.data);
+  list("merge", o.merge);
+  optional("samples", o.samples);
+  optional("tasks", o.tasks);
+  optional("few-shot", o.few_shot);
+  optional("shard", o.shard);
+  if (values.count("seed")) o.seed = whole_number(values, "seed", 0, 999999999);
   optional("candidate", o.candidate);
   optional("budget", o.budget);
   optional("write-budget", o.write_budget);
@@ -160,6 +177,9 @@ Options fill(const po::variables_map& values) {
   number("max-new-tokens", 1, 999999999, o.max_new_tokens);
   number("repeats", 1, 999999999, o.repeats);
   o.repeats_given = values.count("repeats") && !values["repeats"].defaulted();
+  number("limit", 0, 999999999, o.limit);
+  if (values.count("variant"))
+    o.variant = one_of(values, "variant", {"both", "original", "patched"});
   if (values.count("precision")) o.precision = one_of(values, "precision", {"fp32", "fp64"});
   if (values.count("candidate-dtype"))
     o.candidate_dtype = one_of(values, "candidate-dtype", {"auto", "fp32", "fp16", "bf16"});

@@ -17,14 +17,16 @@ struct Options {
   bool model_given = false;  ///< otherwise it is the tiny model that comes along
   std::optional<std::string> prompt, prompt_file, tokens, tokens_file;
   std::optional<std::string> out, prefix;
-  std::vector<std::string> words, goldens, traces;
+  std::vector<std::string> words, goldens, traces, data, merge;
   std::optional<std::string> candidate, budget, write_budget, html;
+  std::optional<std::string> samples, tasks, few_shot, shard;
+  std::optional<size_t> seed;
   std::string require, candidate_dtype = "auto", candidate_cache = "auto";
   std::string kernel = "auto", precision = "fp32", patch = "none", ablate = "none";
-  std::string hooks = "logits";
+  std::string hooks = "logits", variant = "both";
   BosPolicy bos = BosPolicy::automatic;
   Softmax softmax = Softmax::standard;
-  size_t threads = 0, chunk = 512, max_new_tokens = 64, repeats = 1000;
+  size_t threads = 0, chunk = 512, max_new_tokens = 64, repeats = 1000, limit = 0;
   bool repeats_given = false;  ///< otherwise a short context may cut them
   bool json = false, force = false, exact = false;
 };

@@ -1,0 +1,193 @@
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "sinkref/forward.h"
+#include "sinkref/patch.h"
+#include "sinkref/tokenizer.h"
+
+// Multiple-choice tasks by log-likelihood, with the semantics of lm-evaluation-harness ("lm-eval",
+// api/model.py and api/task.py): what is asked, where a choice begins, and how it is scored.
+
+namespace sinkref {
+
+// ------------------------------------------------------------------------------------ the items
+
+/// One question: request i is log P(choices[i] | context_of(i)).
+struct EvalItem {
+  std::string task, id;
+  std::string subject;  ///< of MMLU; empty elsewhere
+  std::string context;
+  std::vector<std::string> contexts;  ///< one per choice (WinoGrande), or empty
+  std::vector<std::string> choices;
+  size_t gold = 0;
+  std::vector<int> labels;  ///< TruthfulQA mc2: which choices are true; then there is no gold
+  std::vector<double> norm_chars, norm_bytes;  ///< divisors of acc_norm and acc_bytes, or empty
+  std::string where;  ///< "file:line", for messages
+
+  const std::string& context_of(size_t choice) const {
+    return contexts.empty() ? context : contexts[choice];
+  }
+};
+
+/// A file of items, one JSON object a line, plain or gzip.
+struct EvalFile {
+  std::string name;    ///< without its folder
+  std::string sha256;  ///< of the bytes as they are, compressed or not
+};
+
+struct EvalData {
+  std::vector<EvalItem> items;
+  std::vector<EvalFile> files;
+};
+
+/// Which items of the files are asked.
+struct EvalSelection {
+  std::set<std::string> tasks;       ///< empty: all
+  size_t limit = 0;                  ///< items per task, 0 for all
+  std::optional<size_t> seed;        ///< with a limit: a random sample instead of the first
+  std::string few_shot;              ///< file of prefixes by subject (MMLU 5-shot), or empty
+};
+
+/// Throws InputError with file and line for a line that is no such object, an id that comes twice in
+/// a task, a file without items, or a task that is not there.
+EvalData read_eval_data(const std::vector<std::string>& files, const EvalSelection& selection);
+
+/// Work of each item in characters that its predecessor does not share: for shards and progress.
+std::vector<double> eval_costs(const std::vector<EvalItem>& items);
+
+/// The items [first, second) of shard `index` of `count`: consecutive, of about equal cost.
+std::pair<size_t, size_t> shard_range(const std::vector<double>& costs, size_t index,
+                                      size_t count);
+
+// ------------------------------------------------------------------------------- log-likelihood
+
+/// Tokens of one request; the choice is tokens[from …]. The model runs all but the last.
+struct EvalRequest {
+  std::vector<int> tokens;
+  size_t from = 0;
+};
+
+/// The requests of one item, by lm-eval's rules (TemplateLM._encode_pair): blanks at the end of the
+/// context go to the choice; the choice's tokens are those of context + choice beyond the number
+/// that the context alone has; an empty context is BOS (or EOS); of what is too long the last
+/// max_positions + 1 tokens are kept. Throws InputError for a choice without tokens, or with more
+/// than max_positions.
+std::vector<EvalRequest> encode_item(const EvalItem& item, const Tokenizer& tokenizer,
+                                     BosPolicy bos, size_t max_positions);
+
+/// log softmax(logits)[t] = (logits[t] - max) + ln p_max, where p = softmax(logits) is the kernel's,
+/// whose sum runs over sum_lanes lanes in double. Good to 2e-7 for fp32, far below what the logits
+/// are; the same bits everywhere.
+struct LogSoftmax {
+  double max = 0;
+  double log_p_max = 0;
+  size_t argmax = 0;
+  double at(double logit) const { return logit - max + log_p_max; }
+};
+/// Leaves the probabilities in `logits`.
+template <class T>
+LogSoftmax log_softmax(const Kernels<T>& kernels, std::span<T> logits);
+
+/// ln x for a normal x > 0, within 2 ulp, from additions, products and quotients alone.
+double natural_log(double x);
+
+struct EvalScore {
+  std::vector<double> ll;      ///< per choice: sum over its tokens, in order, in double
+  std::vector<uint8_t> greedy; ///< per choice: every token was the argmax
+};
+
+/// Scores items in batches. What requests share is run once: the prefix common to the batch (kept
+/// for the next one), the context of an item, and nothing at all for a choice of one token. That
+/// changes no bit, because no bit depends on how a sequence is split.
+template <class T>
+class EvalScorer {
+ public:
+  /// `patch` and `ablation` may be empty.
+  EvalScorer(const Model& model, RunOptions options, std::vector<Neurons> patch,
+             std::vector<Neurons> ablation);
+
+  std::vector<EvalScore> score(const std::vector<std::vector<EvalRequest>>& items);
+
+  /// Rows that were run, of the requests' tokens in all: what the sharing saved.
+  size_t rows_run() const { return rows_run_; }
+
+ private:
+  /// A cached prefix, with what the patch pinned in it.
+  struct Prefix {
+    std::vector<int> tokens;
+    Sequence<T> sequence;
+    Pinned<T> pinned;
+  };
+  /// A token whose log-probability is wanted: the logits' row is `position` of a branch.
+  struct Target {
+    size_t position;
+    int token;
+    size_t item, choice;
+  };
+  struct Branch {
+    const Prefix* parent;
+    size_t shared;  ///< positions taken over from the parent
+    std::vector<int> pending;
+    std::vector<Target> targets;
+    size_t room;  ///< positions that its children will need
+  };
+
+  size_t keep_stem(std::span<const int> tokens, std::vector<EvalScore>& scores);
+  void add_targets(const EvalRequest& request, size_t item, size_t choice, size_t begin,
+                   size_t end, Branch& branch);
+  void run(const std::vector<Branch>& branches, std::vector<Prefix>& into,
+           std::vector<EvalScore>& scores);
+  void read_logits(const Activation<T>& logits, const std::vector<Branch>& branches,
+                   std::vector<EvalScore>& scores);
+
+  Forward<T> forward_;
+  const Kernels<T>& kernels_;
+  std::vector<Neurons> patch_, ablation_;
+  Prefix root_, stem_;
+  std::vector<Prefix> trunks_, leaves_;  // kept for their memory
+  size_t rows_run_ = 0;
+};
+
+extern template class EvalScorer<float>;
+extern template class EvalScorer<double>;
+
+/// How many items from `first` on make one batch: wide enough for the matmuls, within the memory of
+/// the caches, and without losing a long shared prefix (where MMLU's subject changes).
+size_t batch_items(const std::vector<std::vector<EvalRequest>>& items, const ModelConfig& config);
+
+// --------------------------------------------------------------------------------------- metrics
+
+/// Scores of one item under lm-eval's names, in the order of their report: acc; acc_norm and
+/// acc_bytes where the item has divisors. With `labels`, acc is the probability mass of the true
+/// choices (mc2); else 1 if the first largest is the gold choice.
+using Metrics = std::vector<std::pair<std::string, double>>;
+Metrics item_metrics(const EvalItem& item, const std::vector<double>& ll);
+
+/// A mean with its standard error as lm-eval has it: sample deviation / √n; over subjects (MMLU)
+/// pooled by size. No error for fewer than two items.
+struct Estimate {
+  double mean = 0;
+  std::optional<double> stderr_;
+  size_t n = 0;
+};
+Estimate estimate(const std::vector<double>& values, const std::vector<std::string>& subjects);
+
+/// The same items twice. The standard error is that of the differences; `worse` and `better` count
+/// the discordant items, `p` is McNemar's exact two-sided test (nothing if the metric is no 0/1).
+struct Paired {
+  Estimate difference;
+  size_t better = 0, worse = 0;
+  std::optional<double> p;
+};
+Paired paired(const std::vector<double>& original, const std::vector<double>& patched,
+              const std::vector<std::string>& subjects);
+
+}  // namespace sinkref
