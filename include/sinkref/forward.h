@@ -72,7 +72,8 @@ class Forward {
   /// Runs all pending tokens. Returns the logits of each sequence's last position (batch, V), or
   /// nothing (0 rows) for LogitRows::chosen and none.
   /// `prompt`: the tokens belong to the prompt (prefill) rather than to a continuation (decode).
-  /// Throws InputError for ids outside the vocabulary, no tokens, or more than max_positions.
+  /// Throws InputError for ids outside the vocabulary, no tokens, or more than max_positions, and
+  /// where a block or the logits come out NaN or infinite: it names the weight that is the cause.
   Matrix<T> run(std::vector<Sequence<T>>& sequences, Hooks<T>& hooks, bool prompt = true);
 
   const Model& model() const { return model_; }
@@ -89,6 +90,7 @@ class Forward {
   void norm(std::span<const float> weight, HookPoint scale, HookPoint normalized, size_t layer,
             Hooks<T>& hooks);
   void hook(HookPoint point, size_t layer, Matrix<T>& values, Hooks<T>& hooks);
+  void require_finite(const Matrix<T>& values, const std::string& what) const;
   Matrix<T>& sized(Matrix<T>& buffer, size_t cols);
 
   const Model& model_;

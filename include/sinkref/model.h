@@ -1,7 +1,9 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "sinkref/checkpoint.h"
@@ -42,8 +44,12 @@ class Model {
 
   /// The identity of the numbers a run of the first `depth` blocks uses (with the head if `depth`
   /// is all), whatever file and stored type they come from: SHA-256 over a line
-  /// "name|shape|sha256 of the fp32 values" per tensor, in the order of the names. Reads them all.
-  std::string weights_sha256(size_t depth) const;
+  /// "name|shape|sha256 of the fp32 values" per tensor, in the order of the names. Reads them all,
+  /// the first time. Throws InputError for a weight that is NaN or infinite.
+  const std::string& weights_sha256(size_t depth) const;
+  /// Throws InputError that names the first weight that is NaN or infinite. Reads them all: it is
+  /// asked when a run's values have turned out not to be finite.
+  void require_finite_weights(size_t depth) const;
 
   /// Names and shapes of all the tensors that the config calls for.
   struct Needed {
@@ -54,12 +60,15 @@ class Model {
   std::vector<Needed> needed_tensors() const;
 
  private:
+  std::vector<Needed> tensors_of_run(size_t depth) const;
+
   Checkpoint checkpoint_;
   ModelConfig config_;
   StoredMatrix embedding_, lm_head_;
   std::vector<float> inv_freq_;
   Edit edit_;
   mutable std::vector<std::unique_ptr<LayerWeights>> layers_;
+  mutable std::map<size_t, std::string> hashes_;  // by depth
 };
 
 /// inv_freq [head_dim/2] with the bits of Hugging Face: exponent 2i/h, power, reciprocal, scaling,

@@ -3,6 +3,8 @@
 #include "sinkref/forward.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 #include "sinkref/error.h"
 #include "sinkref/layers.h"
@@ -26,6 +28,7 @@ void Forward<T>::step(std::vector<Sequence<T>>& sequences, const std::vector<Row
     norm(w.ln2, HookPoint::Ln2Scale, HookPoint::Ln2Normalized, layer, hooks);
     mlp(layer, hooks);
     add(resid_, mlp_out_);
+    require_finite(resid_, "the residual stream after block " + std::to_string(layer));
     hook(HookPoint::ResidPost, layer, resid_, hooks);
   }
   if (depth_ == model_.config().layers) head(sequences, hooks, logits);
@@ -99,6 +102,7 @@ void Forward<T>::head(std::vector<Sequence<T>>& sequences, Hooks<T>& hooks, Matr
   if (chosen.empty()) return;
   Matrix<T> outputs(inputs.rows, model_.config().vocab_size);
   linear(kernels_, inputs, model_.lm_head(), {}, outputs);
+  require_finite(outputs, "the logits");
   rows_ = chosen;
   hook(HookPoint::Logits, 0, outputs, hooks);
   if (logits.rows == 0) return;
@@ -121,6 +125,19 @@ void Forward<T>::hook(HookPoint point, size_t layer, Matrix<T>& values, Hooks<T>
   const Hook here{point, layer};
   if (!hooks.wants(here)) return;
   hooks.call({here, rows_, values.cols, values.values.data(), values.cols, 0});
+}
+
+/// What is not finite stays so to the end: it is told where it begins, not after hours.
+template <class T>
+void Forward<T>::require_finite(const Matrix<T>& values, const std::string& what) const {
+  bool finite = true;
+  for (size_t i = 0; i < values.rows * values.cols; ++i)
+    finite &= std::fabs(values.values[i]) <= std::numeric_limits<T>::max();
+  if (finite) return;
+  model_.require_finite_weights(depth_);
+  throw InputError(model_.checkpoint().path().string() + ": " + what + " is not finite, though all " +
+                   "weights are: " + (sizeof(T) == 4 ? "fp32" : "fp64") + " overflows" +
+                   (sizeof(T) == 4 ? "; try --precision fp64" : ""));
 }
 
 template <class T>

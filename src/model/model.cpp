@@ -2,6 +2,12 @@
 
 #include <openssl/evp.h>
 
+#include <algorithm>
+#include <cmath>
+#include <exception>
+#include <functional>
+#include <span>
+
 #include "sinkref/error.h"
 
 namespace sinkref {
@@ -40,21 +46,44 @@ std::string shape_text(const std::vector<uint64_t>& shape) {
   return text;
 }
 
-std::string values_sha256(const Checkpoint& checkpoint, const Model::Needed& tensor) {
-  Sha256 hash;
+/// Calls `each` with every row of the tensor, as fp32; a vector is one row.
+void for_each_row(const Checkpoint& checkpoint, const Model::Needed& tensor,
+                  const std::function<void(size_t, std::span<const float>)>& each) {
   if (tensor.shape.size() == 1) {
-    const std::vector<float> values = checkpoint.vector(tensor.name, tensor.shape[0]);
-    hash.update(values.data(), values.size() * sizeof(float));
-    return hash.finish();
+    each(0, checkpoint.vector(tensor.name, tensor.shape[0]));
+    return;
   }
   const StoredMatrix matrix = checkpoint.matrix(tensor.name, tensor.shape);
   std::vector<float> row(matrix.cols);
   for (size_t r = 0; r < matrix.rows; ++r) {
     widen(matrix.dtype, matrix.row(r), 0, matrix.cols, row.data());
-    hash.update(row.data(), row.size() * sizeof(float));
+    each(r, row);
   }
+}
+
+/// Whether a file may hold NaN is not for its format to say, but nothing true follows from one.
+void require_finite(const Checkpoint& checkpoint, const Model::Needed& tensor, size_t r,
+                    std::span<const float> row) {
+  for (size_t i = 0; i < row.size(); ++i) {
+    if (std::isfinite(row[i])) continue;
+    const StoredTensor& stored = checkpoint.tensor(tensor.name, tensor.shape);
+    throw InputError(stored.file.string() + ": tensor " + quoted(stored.stored_name) + " holds " +
+                     (std::isnan(row[i]) ? "NaN" : "an infinity") + " at row " + std::to_string(r) +
+                     ", column " + std::to_string(i) +
+                     ", expected finite weights; get the file again");
+  }
+}
+
+std::string values_sha256(const Checkpoint& checkpoint, const Model::Needed& tensor) {
+  Sha256 hash;
+  for_each_row(checkpoint, tensor, [&](size_t r, std::span<const float> row) {
+    require_finite(checkpoint, tensor, r, row);
+    hash.update(row.data(), row.size() * sizeof(float));
+  });
   return hash.finish();
 }
+
+constexpr const char* embedding_name = "model.embed_tokens.weight";
 
 std::string block_name(size_t layer) { return "model.layers." + std::to_string(layer) + "."; }
 
@@ -68,7 +97,7 @@ Model::Model(Checkpoint checkpoint, ModelConfig config, Edit edit)
     : checkpoint_(std::move(checkpoint)), config_(std::move(config)), edit_(std::move(edit)) {
   for (const Needed& needed : needed_tensors()) checkpoint_.tensor(needed.name, needed.shape);
   const std::vector<uint64_t> shape = {config_.vocab_size, config_.hidden_size};
-  embedding_ = checkpoint_.matrix("model.embed_tokens.weight", shape);
+  embedding_ = checkpoint_.matrix(embedding_name, shape);
   lm_head_ = config_.tied_output ? embedding_ : checkpoint_.matrix("lm_head.weight", shape);
   inv_freq_ = rope_inv_freq(config_);
   layers_.resize(config_.layers);
@@ -82,7 +111,7 @@ std::vector<Model::Needed> Model::needed_tensors() const {
   const ModelConfig& c = config_;
   const uint64_t d = c.hidden_size, m = c.intermediate_size;
   const uint64_t q = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
-  std::vector<Needed> all = {{"model.embed_tokens.weight", {c.vocab_size, d}, 0}};
+  std::vector<Needed> all = {{embedding_name, {c.vocab_size, d}, 0}};
   for (size_t layer = 0; layer < c.layers; ++layer) {
     const auto add = [&](const std::string& name, std::vector<uint64_t> shape) {
       all.push_back({block_name(layer) + name, std::move(shape), layer});
@@ -133,25 +162,47 @@ const LayerWeights& Model::layer(size_t index) const {
   return *cached;
 }
 
-std::string Model::weights_sha256(size_t depth) const {
-  std::map<std::string, const Needed*> by_name;
-  const std::vector<Needed> all = needed_tensors();
-  for (const Needed& needed : all)
-    if (needed.layer < depth || needed.name == all[0].name || depth == config_.layers)
-      by_name[needed.name] = &needed;
-  std::vector<const Needed*> ordered;
-  for (const auto& entry : by_name) ordered.push_back(entry.second);
-  std::vector<std::string> digests(ordered.size());
+std::vector<Model::Needed> Model::tensors_of_run(size_t depth) const {
+  std::vector<Needed> all = needed_tensors();
+  if (depth < config_.layers)
+    std::erase_if(all, [&](const Needed& needed) {
+      return needed.layer >= depth && needed.name != embedding_name;
+    });
+  return all;
+}
+
+void Model::require_finite_weights(size_t depth) const {
+  for (const Needed& tensor : tensors_of_run(depth))
+    for_each_row(checkpoint_, tensor, [&](size_t r, std::span<const float> row) {
+      require_finite(checkpoint_, tensor, r, row);
+    });
+}
+
+const std::string& Model::weights_sha256(size_t depth) const {
+  std::string& known = hashes_[depth];
+  if (!known.empty()) return known;
+  std::vector<Needed> tensors = tensors_of_run(depth);
+  std::sort(tensors.begin(), tensors.end(),
+            [](const Needed& a, const Needed& b) { return a.name < b.name; });
+  std::vector<std::string> digests(tensors.size());
+  std::vector<std::exception_ptr> problems(tensors.size());  // none may leave a parallel region
 #pragma omp parallel for schedule(dynamic, 1)
-  for (size_t i = 0; i < ordered.size(); ++i)
-    digests[i] = values_sha256(checkpoint_, *ordered[i]);
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    try {
+      digests[i] = values_sha256(checkpoint_, tensors[i]);
+    } catch (...) {
+      problems[i] = std::current_exception();
+    }
+  }
+  for (const std::exception_ptr& problem : problems)
+    if (problem) std::rethrow_exception(problem);
   Sha256 hash;
-  for (size_t i = 0; i < ordered.size(); ++i) {
+  for (size_t i = 0; i < tensors.size(); ++i) {
     const std::string line =
-        ordered[i]->name + "|" + shape_text(ordered[i]->shape) + "|" + digests[i] + "\n";
+        tensors[i].name + "|" + shape_text(tensors[i].shape) + "|" + digests[i] + "\n";
     hash.update(line.data(), line.size());
   }
-  return hash.finish();
+  return known = hash.finish();
 }
 
 }  // namespace sinkref
