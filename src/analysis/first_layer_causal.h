@@ -1,0 +1,20 @@
+#pragma once
+
+#include "sinkref/first_layer.h"
+
+namespace sinkref {
+
+std::pair<size_t, size_t> first_and_last_sink(const std::vector<SinkLayer>& sinks);
+
+/// Of the readers alone, with `mark` (may be empty) added to layer 0's attention output, per sink.
+template <class T>
+std::vector<double> share_of_lone_that_fire(const Model& model, const RunOptions& options,
+                                            const FirstLayerInputs& inputs,
+                                            const std::vector<double>& mark);
+
+template <class T>
+std::vector<LayerDetectors> detectors_by_layer(const Model& model, const RunOptions& options,
+                                               const FirstLayerInputs& inputs,
+                                               const std::vector<Detector>& layer_zero);
+
+}  // namespace sinkref
