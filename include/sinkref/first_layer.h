@@ -182,6 +182,9 @@ struct FirstLayerReport {
 
 inline constexpr size_t first_layer_detectors = 10;
 
+/// The sink of the lowest layer, the one that layer 0 acts on first. There must be one.
+const SinkLayer& first_sink(const std::vector<SinkLayer>& sinks);
+
 /// A token fires a sink if its ‖resid_post‖ there is above this: √(typical · first).
 double firing_threshold(const SinkLayer& sink);
 
@@ -207,8 +210,8 @@ template <class T>
 Convergence follow_run(const Model& model, const RunOptions& options, const SinkInputs::Word& word,
                        size_t repeats, const std::vector<Detector>& detectors, Closure& closure);
 
-/// Layers 0 … k blinded for each k up to the last sink, each layer before the first sink alone, and
-/// each head of layer 0 alone.
+/// Layers 0 … k blinded for each k up to the last sink; and, for the first sink only, each layer up
+/// to it alone and each head of layer 0 alone.
 template <class T>
 std::vector<Blinding> blind(const Model& model, const RunOptions& options,
                             const FirstLayerInputs& inputs);

@@ -55,15 +55,17 @@ std::vector<Claim> claims_of(const FirstLayerReport& r, const std::vector<SinkLa
             run.layer_distance.back() / run.layer_distance.front(), 0.1);
   }
   if (sinks.empty()) return claims;
-  const std::string sink = "the sink of layer " + std::to_string(sinks[0].layer);
+  const SinkLayer& first = first_sink(sinks);
+  const size_t s = static_cast<size_t>(&first - sinks.data());
+  const std::string sink = "the sink of layer " + std::to_string(first.layer);
   for (const Blinding& blinding : r.blinding)
     if (blinding.layers == std::vector<size_t>{0} && !blinding.head)
       at_least("ordinary tokens that see only themselves in layer 0 fire " + sink + " (share)",
-               blinding.sinks[0].fires, 0.5);
+               blinding.sinks[s].fires, 0.5);
   at_most("lone tokens that are given layer 0's mark no longer fire " + sink + " (share)",
-          r.fires_marked[0], 0.5);
+          r.fires_marked[s], 0.5);
   at_most("without layer 0's detectors " + sink + " does not form (norm against with them)",
-          r.by_layer.at(0).norm_ablated[0] / sinks[0].norm_first, 0.5);
+          r.by_layer.at(0).norm_ablated[s] / first.norm_first, 0.5);
   return claims;
 }
 

@@ -66,29 +66,27 @@ void add_blind(size_t layer, std::optional<size_t> head, Hooks<T>& hooks) {
 }
 
 template <class T>
-Blinding blinded(const Model& model, const RunOptions& options, const FirstLayerInputs& inputs,
-                 std::vector<size_t> layers, std::optional<size_t> head) {
+Blinding blinded(const Model& model, const RunOptions& options, const std::vector<int>& text,
+                 const std::vector<SinkLayer>& sinks, std::vector<size_t> layers,
+                 std::optional<size_t> head) {
   Hooks<T> hooks;
   std::vector<std::vector<double>> norms;
   for (size_t layer : layers) add_blind(layer, head, hooks);
-  keep_sink_norms(inputs.sinks, norms, 1, hooks);
-  run_hooked<T>(model, options, {inputs.text}, hooks);
+  keep_sink_norms(sinks, norms, 1, hooks);
+  run_hooked<T>(model, options, {text}, hooks);
   Blinding result{std::move(layers), head, {}};
-  for (size_t s = 0; s < inputs.sinks.size(); ++s)
-    result.sinks.push_back({inputs.sinks[s].layer, median(norms[s]),
-                            share_above(norms[s], firing_threshold(inputs.sinks[s]))});
+  for (size_t s = 0; s < sinks.size(); ++s)
+    result.sinks.push_back({sinks[s].layer, median(norms[s]),
+                            share_above(norms[s], firing_threshold(sinks[s]))});
   return result;
 }
 
 }  // namespace
 
-std::pair<size_t, size_t> first_and_last_sink(const std::vector<SinkLayer>& sinks) {
-  size_t first = SIZE_MAX, last = 0;
-  for (const SinkLayer& sink : sinks) {
-    first = std::min(first, sink.layer);
-    last = std::max(last, sink.layer);
-  }
-  return {first, last};
+const SinkLayer& first_sink(const std::vector<SinkLayer>& sinks) {
+  return *std::min_element(sinks.begin(), sinks.end(), [](const SinkLayer& a, const SinkLayer& b) {
+    return a.layer < b.layer;
+  });
 }
 
 template <class T>
@@ -96,18 +94,21 @@ std::vector<Blinding> blind(const Model& model, const RunOptions& options,
                             const FirstLayerInputs& inputs) {
   std::vector<Blinding> all;
   if (inputs.sinks.empty() || inputs.text.size() < 2) return all;
-  const auto [first, last] = first_and_last_sink(inputs.sinks);
-  const auto add = [&](std::vector<size_t> layers, std::optional<size_t> head = {}) {
-    all.push_back(blinded<T>(model, options, inputs, std::move(layers), head));
+  const auto add = [&](const std::vector<SinkLayer>& sinks, std::vector<size_t> layers,
+                       std::optional<size_t> head = {}) {
+    all.push_back(blinded<T>(model, options, inputs.text, sinks, std::move(layers), head));
   };
-  add({});
+  add(inputs.sinks, {});
+  size_t last = 0;
+  for (const SinkLayer& sink : inputs.sinks) last = std::max(last, sink.layer);
   std::vector<size_t> up_to;
   for (size_t layer = 0; layer <= last; ++layer) {
     up_to.push_back(layer);
-    add(up_to);
+    add(inputs.sinks, up_to);
   }
-  for (size_t layer = 1; layer <= first; ++layer) add({layer});
-  for (size_t head = 0; head < model.config().heads; ++head) add({0}, head);
+  const SinkLayer& first = first_sink(inputs.sinks);
+  for (size_t layer = 1; layer <= first.layer; ++layer) add({first}, {layer});
+  for (size_t head = 0; head < model.config().heads; ++head) add({first}, {0}, head);
   return all;
 }
 
@@ -138,7 +139,7 @@ std::vector<LayerDetectors> detectors_by_layer(const Model& model, const RunOpti
                                                const FirstLayerInputs& inputs,
                                                const std::vector<Detector>& layer_zero) {
   std::vector<LayerDetectors> all;
-  const size_t last = inputs.sinks.empty() ? 0 : first_and_last_sink(inputs.sinks).first;
+  const size_t last = inputs.sinks.empty() ? 0 : first_sink(inputs.sinks).layer;
   for (size_t layer = 0; layer <= last; ++layer) {
     const std::vector<Detector> detectors =
         layer == 0 ? layer_zero

@@ -4,8 +4,6 @@
 
 namespace sinkref {
 
-std::pair<size_t, size_t> first_and_last_sink(const std::vector<SinkLayer>& sinks);
-
 /// Of the readers alone, with `mark` (may be empty) added to layer 0's attention output, per sink.
 template <class T>
 std::vector<double> share_of_lone_that_fire(const Model& model, const RunOptions& options,

@@ -10,6 +10,7 @@ int generate(const Options& options);
 int trace(const Options& options);
 int sink(const Options& options);
 int verify(const Options& options);
+int first_layer(const Options& options);
 int report(const Options& options);
 int bench(const Options& options);
 int eval(const Options& options);
