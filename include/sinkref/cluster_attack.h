@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
@@ -51,7 +50,7 @@ struct ClusterReport {
 
 /// Centres are the tightest clusters among so many candidates.
 inline constexpr size_t cluster_candidates = 64, cluster_count = 8;
-/// A run succeeds if at least this share of its tokens fires the sink (firing_threshold()).
+/// A run succeeds if at least this share of its tokens fires the sink (SinkLayer::fires_above()).
 inline constexpr double attack_success = 0.01;
 
 /// Attention output in layer 0 of every token of the vocabulary alone, (V, d).
@@ -64,7 +63,7 @@ std::vector<Cluster> find_clusters(const Matrix<float>& outputs, const ClusterIn
 /// tokens, with and without the patch. InputError if the runs do not fit the model's positions.
 ClusterReport attack_with_clusters(const Model& model, const RunOptions& options,
                                    const ClusterInputs& inputs,
-                                   const std::function<void(const std::string&)>& step);
+                                   const Step& step);
 
 nlohmann::ordered_json to_json(const ClusterReport& report);
 

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <array>
-#include <functional>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
@@ -144,7 +143,7 @@ struct Blinding {
   struct Sink {
     size_t layer;
     double median_norm;  ///< ‖resid_post‖ over positions >= 1
-    double fires;        ///< share of them above √(typical · first)
+    double fires;        ///< share of them above SinkLayer::fires_above()
   };
   std::vector<Sink> sinks;
 };
@@ -185,9 +184,6 @@ inline constexpr size_t first_layer_detectors = 10;
 /// The sink of the lowest layer, the one that layer 0 acts on first. There must be one.
 const SinkLayer& first_sink(const std::vector<SinkLayer>& sinks);
 
-/// A token fires a sink if its ‖resid_post‖ there is above this: √(typical · first).
-double firing_threshold(const SinkLayer& sink);
-
 /// Layer 0's (or another layer's) strongest detectors over the texts; only neuron, difference,
 /// mean, deviation, separated and histogram are filled.
 template <class T>
@@ -220,7 +216,7 @@ std::vector<Blinding> blind(const Model& model, const RunOptions& options,
 template <class T>
 FirstLayerReport analyse_first_layer(const Model& model, const RunOptions& options,
                                      const FirstLayerInputs& inputs,
-                                     const std::function<void(const std::string&)>& step);
+                                     const Step& step);
 
 nlohmann::ordered_json to_json(const FirstLayerReport& report);
 

@@ -28,12 +28,6 @@ double distance(const Matrix<float>& outputs, int a, int b) {
   return std::sqrt(sum);
 }
 
-double median(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<long>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
-
 /// The `size` tokens nearest to the centre; ties by id.
 Cluster cluster_of(const Matrix<float>& outputs, const std::vector<int>& tokens, int centre,
                    size_t size) {
@@ -81,10 +75,7 @@ Norms sink_norms(const Model& model, RunOptions options, const ClusterInputs& in
               [&into = norms[s], before](const Activation<float>& a) {
                 for (size_t r = 0; r < a.rows.size(); ++r) {
                   if (a.rows[r].position < before) continue;
-                  double sum = 0;
-                  for (size_t i = 0; i < a.width; ++i)
-                    sum += double(a.row(r)[i]) * double(a.row(r)[i]);
-                  into[a.rows[r].sequence].push_back(std::sqrt(sum));
+                  into[a.rows[r].sequence].push_back(norm(a.row(r), a.width));
                 }
               });
   options.depth = 0;
@@ -128,7 +119,7 @@ void attack(const Model& model, const RunOptions& options, const ClusterInputs& 
   const Norms original = sink_norms(model, options, inputs, runs, {});
   const Norms patched = sink_norms(model, options, inputs, runs, inputs.patch);
   for (size_t s = 0; s < inputs.sinks.size(); ++s) {
-    const double threshold = firing_threshold(inputs.sinks[s]);
+    const double threshold = inputs.sinks[s].fires_above();
     const Outcome before = outcome_of(original[s], threshold);
     const Outcome after = outcome_of(patched[s], threshold);
     report.attacks.push_back({kind, different, inputs.sinks[s].layer, runs.size(), before.fired,
@@ -191,7 +182,7 @@ std::vector<Cluster> find_clusters(const Matrix<float>& outputs, const ClusterIn
 
 ClusterReport attack_with_clusters(const Model& model, const RunOptions& options,
                                    const ClusterInputs& inputs,
-                                   const std::function<void(const std::string&)>& step) {
+                                   const Step& step) {
   check(model, inputs);
   ClusterReport report;
   report.length = inputs.length;

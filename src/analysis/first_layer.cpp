@@ -3,7 +3,6 @@
 #include "sinkref/first_layer.h"
 
 #include <algorithm>
-#include <cmath>
 #include <random>
 #include <set>
 
@@ -71,10 +70,6 @@ std::vector<Claim> claims_of(const FirstLayerReport& r, const std::vector<SinkLa
 
 }  // namespace
 
-double firing_threshold(const SinkLayer& sink) {
-  return std::sqrt(sink.norm_typical * sink.norm_first);
-}
-
 FirstLayerInputs first_layer_inputs(const std::vector<int>& ordinary, const SinkInputs& inputs,
                                     std::vector<SinkLayer> sinks) {
   const std::set<int> unique(ordinary.begin(), ordinary.end());
@@ -100,7 +95,7 @@ FirstLayerInputs first_layer_inputs(const std::vector<int>& ordinary, const Sink
 template <class T>
 FirstLayerReport analyse_first_layer(const Model& model, const RunOptions& options,
                                      const FirstLayerInputs& inputs,
-                                     const std::function<void(const std::string&)>& step) {
+                                     const Step& step) {
   FirstLayerReport r;
   r.precision = std::is_same_v<T, float> ? "fp32" : "fp64";
   step("first layer: detectors over " + std::to_string(inputs.texts.size()) + " texts");
@@ -125,9 +120,9 @@ FirstLayerReport analyse_first_layer(const Model& model, const RunOptions& optio
 
 template FirstLayerReport analyse_first_layer<float>(
     const Model&, const RunOptions&, const FirstLayerInputs&,
-    const std::function<void(const std::string&)>&);
+    const Step&);
 template FirstLayerReport analyse_first_layer<double>(
     const Model&, const RunOptions&, const FirstLayerInputs&,
-    const std::function<void(const std::string&)>&);
+    const Step&);
 
 }  // namespace sinkref

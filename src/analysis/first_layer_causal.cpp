@@ -46,13 +46,6 @@ double share_above(const std::vector<double>& norms, double threshold) {
   return static_cast<double>(above) / static_cast<double>(norms.size());
 }
 
-double median(std::vector<double> values) {
-  if (values.empty()) return 0;
-  const size_t middle = values.size() / 2;
-  std::nth_element(values.begin(), values.begin() + static_cast<long>(middle), values.end());
-  return values[middle];
-}
-
 /// Every query of the layer's chosen heads attends to itself alone.
 template <class T>
 void add_blind(size_t layer, std::optional<size_t> head, Hooks<T>& hooks) {
@@ -77,7 +70,7 @@ Blinding blinded(const Model& model, const RunOptions& options, const std::vecto
   Blinding result{std::move(layers), head, {}};
   for (size_t s = 0; s < sinks.size(); ++s)
     result.sinks.push_back({sinks[s].layer, median(norms[s]),
-                            share_above(norms[s], firing_threshold(sinks[s]))});
+                            share_above(norms[s], sinks[s].fires_above())});
   return result;
 }
 
@@ -130,7 +123,7 @@ std::vector<double> share_of_lone_that_fire(const Model& model, const RunOptions
   keep_sink_norms(inputs.sinks, norms, 0, hooks);
   run_hooked<T>(model, options, lone, hooks);
   for (size_t s = 0; s < inputs.sinks.size(); ++s)
-    shares.push_back(share_above(norms[s], firing_threshold(inputs.sinks[s])));
+    shares.push_back(share_above(norms[s], inputs.sinks[s].fires_above()));
   return shares;
 }
 

@@ -198,7 +198,7 @@ ClusterInputs cluster_inputs(const Options& options, const Model& model, const S
   chosen.tokens = ordinary_ids(model, tokenizer_or_none(options, model).get());
   chosen.length = std::min(inputs.repeats, chosen.length);
   chosen.sinks = {first_sink(sinks)};
-  for (const SinkLayer& sink : sinks) chosen.patch.push_back({sink.layer, sink.neurons});
+  chosen.patch = neurons_of(sinks);
   return chosen;
 }
 
