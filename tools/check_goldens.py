@@ -1,11 +1,15 @@
 #!/usr/bin/env python3
 """Makes every golden file again, in a temporary folder, and compares it with the committed one.
 
-Per file: the committed bytes are those of MANIFEST.json; tokens, positions, patch, weights and the
-bits of rope.inv_freq are equal; each float64 tensor is within 1e-9 of its rms (float64 noise is 1e-12
-at most; the rest is room for a sum's order. Another CPU may round an fp32 cos differently, which
-shows as 1e-8 or more and is reported, since it is a real change of what HF computes); greedy tokens are
-equal; each tensor's noise floor is within a factor of 4, as it is a maximum over six draws.
+Per file: the committed bytes are those of MANIFEST.json; tokens, positions, patch, weights, config
+and the bits of rope.inv_freq are equal; greedy tokens are equal. Of each tensor
+- the float64 truth has moved by at most a tenth of Hugging Face's own noise, the committed floor:
+  then a verdict that compares an error with the floor stands. (On one kind of CPU it moves by float64's
+  rounding, 1e-9 of that; where PyTorch rounds a cos otherwise, more, and the table shows it.)
+- Hugging Face's fp32 eager run made today passes the test that sinkref has to pass, at most 1.2 times
+  the committed floor from the committed truth, whole and by row;
+- with --pool, which runs all of the floor's pool again, the new floor is within a factor of 4 of the
+  old, since it is a maximum over random draws.
 Exit: 0 all agree, 1 something differs, 2 could not run.
 """
 
@@ -16,6 +20,7 @@ import hashlib
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,23 +30,15 @@ from safetensors import safe_open
 import hf_golden
 from make_goldens import GGUF, GOLDENS, JOBS, ROOT, Job, model_path
 
-TRUTH_TOLERANCE = 1e-9
+TRUTH_TOLERANCE = 0.1  # of the floor
+ALLOWANCE = 1.2  # of the floor, as golden_allowance in golden.h
 FLOOR_FACTOR = 4
-EXACT_METADATA = ("weights_sha256", "patch", "positions", "config", "floor_pool", "precision")
+EXACT_METADATA = ("weights_sha256", "patch", "positions", "config", "precision")
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     with safe_open(path, framework="np") as file:
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
-
-
-def relative_rms(truth: np.ndarray, other: np.ndarray) -> float:
-    """rms of the difference over the rms of the truth, where finite; infinite if the masks differ."""
-    finite = np.isfinite(truth)
-    if truth.shape != other.shape or not np.array_equal(finite, np.isfinite(other)):
-        return float("inf")
-    difference = np.linalg.norm(truth[finite] - other[finite])
-    return float(difference / np.linalg.norm(truth[finite])) if difference else 0.0
 
 
 def exact_differences(old: dict[str, np.ndarray], new: dict[str, np.ndarray]) -> Iterator[str]:
@@ -53,8 +50,23 @@ def exact_differences(old: dict[str, np.ndarray], new: dict[str, np.ndarray]) ->
         yield f"{name}: in one file only"
 
 
-def floor_differences(old: str, new: str) -> Iterator[str]:
-    was, now = json.loads(old), json.loads(new)
+def storage_rounding(truth: np.ndarray) -> float:
+    """What storing a single number in fp32 costs; see storage_rounding in golden.cpp."""
+    return float(np.spacing(np.float32(abs(truth.flat[0])))) / 2 if truth.size == 1 else 0.0
+
+
+def eager_differences(old: dict[str, np.ndarray], was: dict, now: dict) -> Iterator[str]:
+    """Hugging Face's fp32 run of today, by the bound that sinkref is held to."""
+    for name in was.keys() & now.keys():
+        rounding = storage_rounding(old[name])
+        scales = {"rms": 1.0, "row_rms": abs(float(old[name].flat[0])) if rounding else 1.0}
+        for key, scale in scales.items():
+            ours, floor = now[name][f"eager_{key}"], was[name][f"pool_{key}"]
+            if not ours <= ALLOWANCE * floor + rounding / scale:
+                yield f"{name}: {key} of today's eager run is {ours}, the floor {floor}"
+
+
+def floor_differences(was: dict, now: dict) -> Iterator[str]:
     for name in was.keys() & now.keys():
         for key in ("pool_rms", "pool_row_max"):
             low, high = sorted((was[name][key], now[name][key]))
@@ -62,32 +74,46 @@ def floor_differences(old: str, new: str) -> Iterator[str]:
                 yield f"{name}: {key} was {was[name][key]}, is {now[name][key]}"
 
 
-def compare(committed: Path, made: Path) -> tuple[float, list[str]]:
-    """The largest relative difference of a truth, and everything that is wrong."""
+def truth_moved(old: dict[str, np.ndarray], new: dict[str, np.ndarray], floor: dict) -> dict[str, float]:
+    """By how much of the floor each tensor's truth has moved: rms of the difference, whole or by row."""
+    moved = {}
+    for name in floor.keys() & old.keys() & new.keys():
+        same = old[name].shape == new[name].shape and np.array_equal(np.isfinite(old[name]), np.isfinite(new[name]))
+        measured = hf_golden.errors(name, old[name], new[name]) if same else {"rms": np.inf, "row_rms": np.inf}
+        moved[name] = max(measured[key] / floor[name][f"pool_{key}"] if measured[key] else 0.0
+                          for key in ("rms", "row_rms"))
+    return moved
+
+
+def compare(committed: Path, made: Path, whole_pool: bool) -> tuple[float, list[str]]:
+    """How far a truth has moved at most, in units of the floor, and everything that is wrong."""
     (old, was), (new, now) = read(committed), read(made)
     problems = [f"metadata {key}: differs" for key in EXACT_METADATA if was.get(key) != now.get(key)]
     problems += exact_differences(old, new)
-    problems += floor_differences(was["floor"], now["floor"])
-    worst = 0.0
-    for name in old.keys() & new.keys():
-        if old[name].dtype == np.float64 and name != "generated_margin":
-            error = relative_rms(old[name], new[name])
-            worst = max(worst, error)
-            if not error <= TRUTH_TOLERANCE:
-                problems.append(f"{name}: float64 values moved by {error:.1e} of their rms")
-    return worst, problems
+    old_floor, new_floor = json.loads(was["floor"]), json.loads(now["floor"])
+    problems += [f"{name}: has a floor in one file only" for name in old_floor.keys() ^ new_floor.keys()]
+    problems += eager_differences(old, old_floor, new_floor)
+    if whole_pool:
+        problems += floor_differences(old_floor, new_floor)
+    moved = truth_moved(old, new, old_floor)
+    problems += [f"{name}: the float64 truth moved by {by:.1e} of the floor"
+                 for name, by in sorted(moved.items()) if not by <= TRUTH_TOLERANCE]
+    if not moved:
+        problems.append("no tensor was compared")
+    return max(moved.values(), default=0.0), problems
 
 
-def check(job: Job, gguf: Path, manifest: dict, scratch: Path) -> list[str]:
+def check(job: Job, gguf: Path, manifest: dict, scratch: Path, whole_pool: bool) -> list[str]:
     """Regenerates one file, prints its line of the table and returns what is wrong with it."""
     committed = ROOT / GOLDENS / job.file
     made = scratch / committed.name
     if hashlib.sha256(committed.read_bytes()).hexdigest() != manifest["files"][job.file]["sha256"]:
         return ["bytes are not those of MANIFEST.json"]
-    hf_golden.run(job.arguments(model_path(job, gguf), made))
-    worst, problems = compare(committed, made)
-    same = "same bytes" if committed.read_bytes() == made.read_bytes() else "new bytes"
-    print(f"{'ok  ' if not problems else 'FAIL'} {job.file:44} truth moved {worst:.1e}  {same}", flush=True)
+    start = time.monotonic()
+    hf_golden.run(job.arguments(model_path(job, gguf), made), eager_only=not whole_pool)
+    worst, problems = compare(committed, made, whole_pool)
+    print(f"{'ok  ' if not problems else 'FAIL'} {job.file:44} truth moved {worst:.1e} of HF's noise, "
+          f"{time.monotonic() - start:.0f} s", flush=True)
     return problems
 
 
@@ -96,6 +122,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--gguf", type=Path, default=ROOT / GGUF, help="SmolLM2's file, see tools/get_smollm2.sh")
+    parser.add_argument("--pool", action="store_true", help="run the whole pool of the floor again, not eager alone")
     parser.add_argument("--only", default="", help="check only files whose path contains this")
     args = parser.parse_args()
     jobs = [job for job in JOBS if args.only in job.file]
@@ -104,7 +131,7 @@ def main() -> int:
         manifest = json.loads((ROOT / GOLDENS / "MANIFEST.json").read_text())
         with tempfile.TemporaryDirectory() as scratch:
             for job in jobs:
-                problems = check(job, args.gguf, manifest, Path(scratch))
+                problems = check(job, args.gguf, manifest, Path(scratch), args.pool)
                 failed |= bool(problems)
                 for problem in problems:
                     print(f"     {job.file}: {problem}")

@@ -164,18 +164,20 @@ class Models:
 
 
 @functools.lru_cache(maxsize=1)
-def load_models(path: Path) -> Models:
+def load_models(path: Path, with_shuffled: bool) -> Models:
     fp32 = hf_runs.load(path)
     small = fp32.num_parameters() < SMALL_MODEL
-    copies = SHUFFLED_ONE_TOKEN if small else SHUFFLED_LARGE
+    copies = (SHUFFLED_ONE_TOKEN if small else SHUFFLED_LARGE) if with_shuffled else 0
     shuffled = [hf_runs.permuted(fp32, seed) for seed in range(1, copies + 1)]
     return Models(fp32, hf_runs.exact(fp32), shuffled, hf_runs.require_same_weights(fp32, path))
 
 
-def evaluate_pool(models: Models, request: Request) -> dict[str, dict[str, np.ndarray]]:
+def evaluate_pool(models: Models, request: Request, eager_only: bool) -> dict[str, dict[str, np.ndarray]]:
     """{variant: {hook name: fp32 array}} of the equally valid fp32 evaluations."""
-    pool = {
-        "eager": hf_runs.record(models.fp32, request),
+    pool = {"eager": hf_runs.record(models.fp32, request)}
+    if eager_only:
+        return pool
+    pool |= {
         "sdpa": hf_runs.record(models.fp32, request, attention="sdpa"),
         "decode": hf_runs.record(models.fp32, request, chunk=1),
         "batched": hf_runs.record_in_batch(models.fp32, request, BATCH),
@@ -282,9 +284,10 @@ def wanted_globs(args: argparse.Namespace) -> list[str]:
     return COMPACT + asked if args.compact else asked or ["*"]
 
 
-def run(argv: list[str]) -> Path:
+def run(argv: list[str], eager_only: bool = False) -> Path:
+    """Writes the golden that `argv` asks for; `eager_only` leaves the rest of the pool out."""
     args = parse_arguments(argv)
-    models = load_models(args.model)
+    models = load_models(args.model, not eager_only)
     tokens = read_tokens(args, models.fp32.config.vocab_size)
     if args.patch:
         args.patch.check(models.fp32)
@@ -292,7 +295,7 @@ def run(argv: list[str]) -> Path:
     request = Request(tokens, hook_filter(globs), positions, args.patch)
 
     truth = hf_runs.record(models.truth, request)
-    pool = evaluate_pool(models, request)
+    pool = evaluate_pool(models, request, eager_only)
     for glob in globs:
         if not fnmatch.filter(truth, glob):
             raise UserError(f"--hooks {glob}: matches no tensor of this model")

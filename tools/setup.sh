@@ -4,6 +4,8 @@
 #
 #   tools/setup.sh            system packages (Debian/Ubuntu), meson setup, ninja
 #   tools/setup.sh --python   also build/venv with tools/requirements.txt, for the goldens and figures
+#
+# Where CI is set, warnings are errors.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -41,7 +43,7 @@ install_packages() {
 }
 
 build_sinkref() {
-  [ -f "$build/build.ninja" ] || meson setup "$build" "$root"
+  [ -f "$build/build.ninja" ] || meson setup "$build" "$root" ${CI:+-Dwerror=true}
   ninja -C "$build"
 }
 

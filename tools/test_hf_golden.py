@@ -144,7 +144,7 @@ def shipped_float64(model: torch.nn.Module, tokens: torch.Tensor) -> np.ndarray:
 def findings(name: str, patch: PatchSpec | None) -> Iterator[tuple[str, float, bool]]:
     """(what, relative difference, passed) for one tiny model."""
     folder = ROOT / GOLDENS / name
-    models = hf_golden.load_models(folder)
+    models = hf_golden.load_models(folder, with_shuffled=False)
     tokens = hf_golden.parse_tokens(PROMPT)
     request = Request(torch.tensor([tokens]), hf_golden.hook_filter(["*"]), list(range(len(tokens))), patch)
     truth = hf_runs.record(models.truth, request)
@@ -173,7 +173,7 @@ def findings(name: str, patch: PatchSpec | None) -> Iterator[tuple[str, float, b
 def generation_findings(name: str) -> Iterator[tuple[str, float, bool]]:
     """Patched greedy decode of the truth against running the equations on each longer prompt."""
     folder, patch = ROOT / GOLDENS / name, PatchSpec.parse(PATCHED_NEURONS[name])
-    models = hf_golden.load_models(folder)
+    models = hf_golden.load_models(folder, with_shuffled=False)
     inv_freq = models.fp32.model.rotary_emb.inv_freq.numpy()
     for prompt, spec in ((hf_golden.parse_tokens("1,40,77x5"), patch), ([1], None)):
         request = Request(torch.tensor([prompt]), lambda hook: False, [], patch)

@@ -79,7 +79,7 @@ Ranking rank(const Model& model, const RunOptions& options, const std::vector<in
   for (size_t i = chosen.size(); i-- > 0 && chosen.size() > 1;) {
     std::vector<size_t> fewer = chosen;
     fewer.erase(fewer.begin() + static_cast<long>(i));
-    if (collapses(fewer)) chosen = fewer;
+    if (collapses(fewer)) chosen = std::move(fewer);
   }
   std::sort(chosen.begin(), chosen.end());
   const Ablated without = result(chosen);
