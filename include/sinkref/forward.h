@@ -11,14 +11,20 @@
 
 namespace sinkref {
 
-/// Keys (after RoPE) and values of one sequence, [layer][kv head][position][h] in T. Nothing is
-/// ever evicted.
+/// Keys (after RoPE) and values of one sequence, per layer and kv head, laid out as the kernels read
+/// them: keys by key_index(), values [position][cache_padded(h)]. Nothing is ever evicted.
 template <class T>
 class KvCache {
  public:
   KvCache(const ModelConfig& config, size_t layers, size_t capacity);
-  T* keys(size_t layer, size_t kv_head) { return at(keys_, layer, kv_head); }
-  T* values(size_t layer, size_t kv_head) { return at(values_, layer, kv_head); }
+  const T* keys(size_t layer, size_t kv_head) const {
+    return keys_.data() + (layer * kv_heads_ + kv_head) * capacity_ * head_dim_;
+  }
+  const T* values(size_t layer, size_t kv_head) const {
+    return values_.data() + (layer * kv_heads_ + kv_head) * capacity_ * cache_padded(head_dim_);
+  }
+  /// Key and value (h each) of one position below the capacity.
+  void store(size_t layer, size_t kv_head, size_t position, const T* key, const T* value);
   size_t capacity() const { return capacity_; }
   /// Room for at least `positions`; what is stored stays.
   void reserve(size_t positions);
@@ -26,9 +32,6 @@ class KvCache {
   size_t length = 0;  ///< positions filled; a shorter length reuses a prefix
 
  private:
-  T* at(std::vector<T>& all, size_t layer, size_t kv_head) {
-    return all.data() + (layer * kv_heads_ + kv_head) * capacity_ * head_dim_;
-  }
   size_t layers_, kv_heads_, head_dim_, capacity_;
   std::vector<T> keys_, values_;
 };

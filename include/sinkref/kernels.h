@@ -1,7 +1,9 @@
 #pragma once
 
 #include <cstddef>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "sinkref/tensor.h"
 
@@ -35,6 +37,25 @@ struct Visible {
   size_t end;
 };
 
+/// Positions per panel of the key cache.
+inline constexpr size_t cache_panel = 32;
+/// n rounded up to whole panels.
+constexpr size_t cache_padded(size_t n) {
+  return (n + cache_panel - 1) / cache_panel * cache_panel;
+}
+/// Where the key cache of one head holds element i of the key at `position`: panels of positions,
+/// transposed, so that vector lanes hold different keys.
+constexpr size_t key_index(size_t position, size_t i, size_t head_dim) {
+  return (position / cache_panel * head_dim + i) * cache_panel + position % cache_panel;
+}
+
+/// One of several matrices that the same rows are multiplied with: y (rows, w.rows) = x wᵀ.
+template <class T>
+struct Product {
+  const StoredMatrix* w;
+  T* y;
+};
+
 /// The sums of a transformer, all that speed is needed for. Every implementation gives the bits of
 /// `spec` (src/kernels/spec.cpp), which is the definition. T is float, or double for the truth.
 /// Pointers may be unaligned. Outputs do not overlap inputs.
@@ -42,20 +63,27 @@ template <class T>
 struct Kernels {
   const char* name;
 
-  /// y (rows, w.rows) = x (rows, w.cols) · wᵀ, each output one blocked chain over w.cols.
-  /// Uses all threads; each output belongs to one thread.
-  void (*matmul)(const T* x, size_t rows, const StoredMatrix& w, T* y);
+  /// For each product: y (rows, w.rows) = x (rows, w.cols) · wᵀ, each output one blocked chain over
+  /// w.cols. All products have the same w.cols. Uses all threads; each output belongs to one.
+  void (*matmuls)(const T* x, size_t rows, std::span<const Product<T>> products);
+  void matmul(const T* x, size_t rows, const StoredMatrix& w, T* y) const {
+    const Product<T> one{&w, y};
+    matmuls(x, rows, {&one, 1});
+  }
 
-  /// scores (rows, keys), rows `stride` apart = scale · (q (rows, head_dim) · k (keys, head_dim)ᵀ):
-  /// a blocked chain over head_dim, then one product. One thread.
+  /// scores (rows, keys), rows `stride` apart = scale · (q (rows, head_dim) · kᵀ): a blocked chain
+  /// over head_dim, then one product. k is a key cache (key_index). One thread. There is room for
+  /// cache_padded(keys) scores in each row; those past `keys` are undefined afterwards.
   void (*scores)(const T* q, size_t rows, const T* k, size_t keys, size_t head_dim, T scale,
                  T* scores, size_t stride);
 
   /// row[i] = exp(row[i] - max) / Σ exp over the visible i, in place; 0 elsewhere in [0, keys).
+  /// The row has room up to a multiple of sum_lanes.
   void (*softmax)(T* row, size_t keys, Visible visible, Softmax variant);
 
   /// z (rows, head_dim) = p (rows, keys; `stride` apart) · v (keys, head_dim): a blocked chain over
-  /// positions, whose blocks and spans begin at absolute multiples. Row r sums visible[r].
+  /// positions, whose blocks and spans begin at absolute multiples. Row r sums visible[r]. Rows of
+  /// v lie cache_padded(head_dim) apart.
   void (*weighted_sum)(const T* p, size_t rows, size_t stride, const Visible* visible, const T* v,
                        size_t head_dim, T* z);
 

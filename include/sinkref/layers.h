@@ -1,5 +1,6 @@
 #pragma once
 
+#include <initializer_list>
 #include <span>
 #include <vector>
 
@@ -38,7 +39,13 @@ void add(Matrix<T>& a, const Matrix<T>& b);
 
 /// y = x wᵀ + bias; no bias if it is empty.
 template <class T>
-void linear(const Kernels<T>& kernels, const Matrix<T>& x, const StoredMatrix& w,
-            std::span<const float> bias, Matrix<T>& y);
+struct Linear {
+  const StoredMatrix& w;
+  std::span<const float> bias;
+  Matrix<T>& y;
+};
+/// Several of them of the same x, in one go: the threads have less to wait for.
+template <class T>
+void linear(const Kernels<T>& kernels, const Matrix<T>& x, std::initializer_list<Linear<T>> layers);
 
 }  // namespace sinkref

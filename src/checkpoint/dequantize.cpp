@@ -3,6 +3,12 @@
 // addition of a minimum rounds.
 #include "checkpoint/readers.h"
 
+#include <hwy/highway.h>
+
+#ifdef __F16C__
+#include <immintrin.h>
+#endif
+
 namespace sinkref {
 
 namespace {
@@ -32,11 +38,57 @@ float half_to_float(uint16_t half) {
 }
 
 float half_at(const std::byte* from) {
+#ifdef __F16C__
+  return _cvtsh_ss(load<uint16_t>(from));
+#else
   return half_to_float(load<uint16_t>(from));
+#endif
 }
 uint8_t byte_at(const std::byte* from) {
   return static_cast<uint8_t>(*from);
 }
+
+// Sixteen small values; in vectors by hand, as GCC takes such loops apart into single bytes.
+using Bytes = uint8_t __attribute__((vector_size(16)));
+
+// out[i] = d·(q[i] - offset) + m, or d·(q[i] - offset) alone; i < 16.
+template <bool with_minimum>
+void scale_16(const Bytes& q, int offset, float d, float m, float* __restrict out) {
+  namespace hn = hwy::HWY_NAMESPACE;
+  const hn::ScalableTag<float> tag;
+  const hn::Rebind<int32_t, decltype(tag)> ints;
+  const hn::Rebind<uint8_t, decltype(tag)> bytes;
+  for (size_t i = 0; i < 16; i += hn::Lanes(tag)) {
+    const auto whole =
+        hn::PromoteTo(ints, hn::LoadU(bytes, reinterpret_cast<const uint8_t*>(&q) + i));
+    auto value = hn::ConvertTo(tag, hn::Sub(whole, hn::Set(ints, offset)));
+    value = hn::Mul(hn::Set(tag, d), value);
+    if constexpr (with_minimum) value = hn::Add(value, hn::Set(tag, m));
+    hn::StoreU(value, tag, out + i);
+  }
+}
+
+// A block's 4-bit values: low nibbles are elements 0-15, high nibbles 16-31.
+struct Nibbles {
+  Bytes low, high;
+  explicit Nibbles(const std::byte* from) {
+    const Bytes all = load<Bytes>(from);
+    low = all & 15;
+    high = all >> 4;
+  }
+  // Bit i of h is the fifth bit of element i.
+  void add_fifth_bits(uint32_t h) {
+    for (int i = 0; i < 16; ++i) {
+      low[i] |= static_cast<uint8_t>((h >> i & 1) << 4);
+      high[i] |= static_cast<uint8_t>((h >> (i + 16) & 1) << 4);
+    }
+  }
+  template <bool with_minimum>
+  void scale(int offset, float d, float m, float* __restrict out) const {
+    scale_16<with_minimum>(low, offset, d, m, out);
+    scale_16<with_minimum>(high, offset, d, m, out + 16);
+  }
+};
 
 // f16 d | 32 × i8 q                                                           value = q·d
 void q8_0(const std::byte* __restrict block, float* __restrict out) {
@@ -44,52 +96,28 @@ void q8_0(const std::byte* __restrict block, float* __restrict out) {
   for (int i = 0; i < 32; ++i) out[i] = static_cast<float>(load<int8_t>(block + 2 + i)) * d;
 }
 
-// f16 d | 16 bytes: low nibbles are elements 0-15, high nibbles 16-31         value = d·(q - 8)
+// f16 d | 16 bytes of nibbles                                                 value = d·(q - 8)
 void q4_0(const std::byte* __restrict block, float* __restrict out) {
-  const float d = half_at(block);
-  for (int i = 0; i < 16; ++i) {
-    const int q = byte_at(block + 2 + i);
-    out[i] = d * static_cast<float>((q & 15) - 8);
-    out[i + 16] = d * static_cast<float>((q >> 4) - 8);
-  }
+  Nibbles(block + 2).scale<false>(8, half_at(block), 0, out);
 }
 
-// f16 d | f16 m | 16 bytes of nibbles as Q4_0                                 value = d·q + m
+// f16 d | f16 m | 16 bytes of nibbles                                         value = d·q + m
 void q4_1(const std::byte* __restrict block, float* __restrict out) {
-  const float d = half_at(block);
-  const float m = half_at(block + 2);
-  for (int i = 0; i < 16; ++i) {
-    const int q = byte_at(block + 4 + i);
-    out[i] = d * static_cast<float>(q & 15) + m;
-    out[i + 16] = d * static_cast<float>(q >> 4) + m;
-  }
+  Nibbles(block + 4).scale<true>(0, half_at(block), half_at(block + 2), out);
 }
 
-// f16 d | u32 h: bit i is the fifth bit of element i | 16 bytes of nibbles    value = d·(q - 16)
+// f16 d | u32 h of fifth bits | 16 bytes of nibbles                           value = d·(q - 16)
 void q5_0(const std::byte* __restrict block, float* __restrict out) {
-  const float d = half_at(block);
-  const uint32_t h = load<uint32_t>(block + 2);
-  for (int i = 0; i < 16; ++i) {
-    const int q = byte_at(block + 6 + i);
-    const int low = (q & 15) | static_cast<int>((h >> i & 1) << 4);
-    const int high = (q >> 4) | static_cast<int>((h >> (i + 16) & 1) << 4);
-    out[i] = d * static_cast<float>(low - 16);
-    out[i + 16] = d * static_cast<float>(high - 16);
-  }
+  Nibbles nibbles(block + 6);
+  nibbles.add_fifth_bits(load<uint32_t>(block + 2));
+  nibbles.scale<false>(16, half_at(block), 0, out);
 }
 
-// f16 d | f16 m | u32 h as Q5_0 | 16 bytes of nibbles                         value = d·q + m
+// f16 d | f16 m | u32 h of fifth bits | 16 bytes of nibbles                   value = d·q + m
 void q5_1(const std::byte* __restrict block, float* __restrict out) {
-  const float d = half_at(block);
-  const float m = half_at(block + 2);
-  const uint32_t h = load<uint32_t>(block + 4);
-  for (int i = 0; i < 16; ++i) {
-    const int q = byte_at(block + 8 + i);
-    const int low = (q & 15) | static_cast<int>((h >> i & 1) << 4);
-    const int high = (q >> 4) | static_cast<int>((h >> (i + 16) & 1) << 4);
-    out[i] = d * static_cast<float>(low) + m;
-    out[i + 16] = d * static_cast<float>(high) + m;
-  }
+  Nibbles nibbles(block + 8);
+  nibbles.add_fifth_bits(load<uint32_t>(block + 4));
+  nibbles.scale<true>(0, half_at(block), half_at(block + 2), out);
 }
 
 // The 6-bit scale s and minimum m of each of the 8 groups of 32 in a Q4_K or Q5_K block:

@@ -59,7 +59,9 @@ const Kernels<T>& table() {
     const Kernels<T>* best = simd_kernels("auto", T{});
     Kernels<T> k = best != nullptr ? *best : spec_kernels(T{});
     k.name = "openblas";
-    k.matmul = matmul<T>;
+    k.matmuls = [](const T* x, size_t rows, std::span<const Product<T>> products) {
+      for (const auto& [w, y] : products) matmul(x, rows, *w, y);
+    };
     return k;
   }();
   return kernels;

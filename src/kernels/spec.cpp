@@ -31,13 +31,15 @@ T blocked_chain(const T* x, const T* w, size_t w_step, size_t begin, size_t end)
 }
 
 template <class T>
-void matmul(const T* x, size_t rows, const StoredMatrix& w, T* y) {
+void matmuls(const T* x, size_t rows, std::span<const Product<T>> products) {
+  for (const auto& [w, y] : products) {
 #pragma omp parallel for schedule(static)
-  for (size_t n = 0; n < w.rows; ++n) {
-    const std::vector<float> stored = widen_row(w, n);
-    const std::vector<T> weights(stored.begin(), stored.end());
-    for (size_t r = 0; r < rows; ++r)
-      y[r * w.rows + n] = blocked_chain(x + r * w.cols, weights.data(), 1, 0, w.cols);
+    for (size_t n = 0; n < w->rows; ++n) {
+      const std::vector<float> stored = widen_row(*w, n);
+      const std::vector<T> weights(stored.begin(), stored.end());
+      for (size_t r = 0; r < rows; ++r)
+        y[r * w->rows + n] = blocked_chain(x + r * w->cols, weights.data(), 1, 0, w->cols);
+    }
   }
 }
 
@@ -46,8 +48,8 @@ void scores(const T* q, size_t rows, const T* k, size_t keys, size_t head_dim, T
             size_t stride) {
   for (size_t r = 0; r < rows; ++r)
     for (size_t j = 0; j < keys; ++j)
-      scores[r * stride + j] =
-          scale * blocked_chain(q + r * head_dim, k + j * head_dim, 1, 0, head_dim);
+      scores[r * stride + j] = scale * blocked_chain(q + r * head_dim, k + key_index(j, 0, head_dim),
+                                                     cache_panel, 0, head_dim);
 }
 
 template <class T>
@@ -73,7 +75,8 @@ void weighted_sum(const T* p, size_t rows, size_t stride, const Visible* visible
   for (size_t r = 0; r < rows; ++r)
     for (size_t d = 0; d < head_dim; ++d)
       z[r * head_dim + d] =
-          blocked_chain(p + r * stride, v + d, head_dim, visible[r].begin, visible[r].end);
+          blocked_chain(p + r * stride, v + d, cache_padded(head_dim), visible[r].begin,
+                        visible[r].end);
 }
 
 template <class T>
@@ -82,7 +85,7 @@ void silu_mul(const T* gate, const T* up, size_t n, T* post) {
 }
 
 template <class T>
-constexpr Kernels<T> table{"spec",      matmul<T>,       scores<T>,
+constexpr Kernels<T> table{"spec",      matmuls<T>,      scores<T>,
                            softmax<T>,  weighted_sum<T>, silu_mul<T>};
 
 }  // namespace

@@ -34,16 +34,6 @@ std::vector<Tile> tiles_of(const std::vector<Row>& rows, size_t kv_heads) {
   return tiles;
 }
 
-template <class T>
-void append_to_cache(const Matrix<T>& values, const std::vector<Row>& rows, size_t head_dim,
-                     const auto& cache_of) {
-  const size_t kv_heads = values.cols / head_dim;
-  for (size_t r = 0; r < rows.size(); ++r)
-    for (size_t head = 0; head < kv_heads; ++head)
-      std::copy_n(values.row(r) + head * head_dim, head_dim,
-                  cache_of(rows[r].sequence, head) + rows[r].position * head_dim);
-}
-
 /// Key k is seen by query q if q - window < k <= q.
 Visible visible_to(size_t position, std::optional<size_t> window) {
   const size_t end = position + 1;
@@ -64,22 +54,20 @@ void Forward<T>::attend(size_t layer, std::vector<Sequence<T>>& sequences, Hooks
   const ModelConfig& c = model_.config();
   const size_t h = c.head_dim, group = c.heads / c.kv_heads;
   const T scale = static_cast<T>(1.0 / std::sqrt(static_cast<double>(h)));
-  append_to_cache(k_, rows_, h, [&](size_t s, size_t head) {
-    return sequences[s].cache.keys(layer, head);
-  });
-  append_to_cache(v_, rows_, h, [&](size_t s, size_t head) {
-    return sequences[s].cache.values(layer, head);
-  });
+  for (size_t r = 0; r < rows_.size(); ++r)
+    for (size_t head = 0; head < c.kv_heads; ++head)
+      sequences[rows_[r].sequence].cache.store(layer, head, rows_[r].position,
+                                               k_.row(r) + head * h, v_.row(r) + head * h);
   const Hook scores_hook{HookPoint::AttnScores, layer}, pattern_hook{HookPoint::Pattern, layer};
   const bool hooked = hooks.wants(scores_hook) || hooks.wants(pattern_hook);
 
   const auto run_tile = [&](const Tile& tile) {
     static thread_local TileBuffers<T> b;
-    KvCache<T>& cache = sequences[rows_[tile.first_row].sequence].cache;
+    const KvCache<T>& cache = sequences[rows_[tile.first_row].sequence].cache;
     const std::span<const Row> rows(rows_.data() + tile.first_row, tile.rows);
     const size_t keys = rows.back().position + 1;
-    // Room to pad to whole lanes, and no stride that is a power of two (cache associativity).
-    const size_t stride = (keys + sum_lanes - 1) / sum_lanes * sum_lanes + sum_lanes;
+    // Whole panels, and no stride that is a power of two (cache associativity).
+    const size_t stride = cache_padded(keys) + sum_lanes;
     const size_t queries = group * tile.rows;  // (head of the group, position)
     b.q.resize(queries * h);
     b.z.resize(queries * h);

@@ -39,9 +39,9 @@ template <class T>
 void Forward<T>::attention(size_t layer, std::vector<Sequence<T>>& sequences, Hooks<T>& hooks) {
   const ModelConfig& c = model_.config();
   const LayerWeights& w = model_.layer(layer);
-  linear(kernels_, normed_, w.wq, w.bq, sized(q_, w.wq.rows));
-  linear(kernels_, normed_, w.wk, w.bk, sized(k_, w.wk.rows));
-  linear(kernels_, normed_, w.wv, w.bv, sized(v_, w.wv.rows));
+  linear<T>(kernels_, normed_, {{w.wq, w.bq, sized(q_, w.wq.rows)},
+                                {w.wk, w.bk, sized(k_, w.wk.rows)},
+                                {w.wv, w.bv, sized(v_, w.wv.rows)}});
   hook(HookPoint::Q, layer, q_, hooks);
   hook(HookPoint::K, layer, k_, hooks);
   hook(HookPoint::V, layer, v_, hooks);
@@ -52,7 +52,7 @@ void Forward<T>::attention(size_t layer, std::vector<Sequence<T>>& sequences, Ho
   sized(z_, w.wo.cols);
   attend(layer, sequences, hooks);
   hook(HookPoint::Z, layer, z_, hooks);
-  linear(kernels_, z_, w.wo, w.bo, sized(attn_out_, c.hidden_size));
+  linear<T>(kernels_, z_, {{w.wo, w.bo, sized(attn_out_, c.hidden_size)}});
   hook(HookPoint::AttnOut, layer, attn_out_, hooks);
 }
 
@@ -60,16 +60,16 @@ void Forward<T>::attention(size_t layer, std::vector<Sequence<T>>& sequences, Ho
 template <class T>
 void Forward<T>::mlp(size_t layer, Hooks<T>& hooks) {
   const LayerWeights& w = model_.layer(layer);
-  linear(kernels_, normed_, w.w_gate, w.b_gate, sized(gate_, w.w_gate.rows));
+  linear<T>(kernels_, normed_, {{w.w_gate, w.b_gate, sized(gate_, w.w_gate.rows)},
+                                {w.w_up, w.b_up, sized(up_, w.w_up.rows)}});
   hook(HookPoint::Pre, layer, gate_, hooks);
-  linear(kernels_, normed_, w.w_up, w.b_up, sized(up_, w.w_up.rows));
   hook(HookPoint::PreLinear, layer, up_, hooks);
   sized(post_, w.w_gate.rows);
 #pragma omp parallel for schedule(static)
   for (size_t r = 0; r < post_.rows; ++r)
     kernels_.silu_mul(gate_.row(r), up_.row(r), post_.cols, post_.row(r));
   hook(HookPoint::Post, layer, post_, hooks);
-  linear(kernels_, post_, w.w_down, w.b_down, sized(mlp_out_, resid_.cols));
+  linear<T>(kernels_, post_, {{w.w_down, w.b_down, sized(mlp_out_, resid_.cols)}});
   hook(HookPoint::MlpOut, layer, mlp_out_, hooks);
 }
 
@@ -101,7 +101,7 @@ void Forward<T>::head(std::vector<Sequence<T>>& sequences, Hooks<T>& hooks, Matr
   inputs.rows = chosen.size();
   if (chosen.empty()) return;
   Matrix<T> outputs(inputs.rows, model_.config().vocab_size);
-  linear(kernels_, inputs, model_.lm_head(), {}, outputs);
+  linear<T>(kernels_, inputs, {{model_.lm_head(), {}, outputs}});
   require_finite(outputs, "the logits");
   rows_ = chosen;
   hook(HookPoint::Logits, 0, outputs, hooks);
@@ -222,16 +222,29 @@ template <class T>
 void KvCache<T>::reserve(size_t positions) {
   if (positions <= capacity_) return;
   // Decode asks for one more each time: grow in steps, to copy seldom.
-  const size_t grown = capacity_ == 0 ? positions : std::max(positions, capacity_ + capacity_ / 2);
-  for (std::vector<T>* all : {&keys_, &values_}) {
-    std::vector<T> larger(layers_ * kv_heads_ * grown * head_dim_);
+  const size_t grown = cache_padded(std::max(positions, capacity_ + capacity_ / 2));
+  const auto grow = [&](std::vector<T>& all, size_t width) {
+    std::vector<T> larger(layers_ * kv_heads_ * grown * width);
     for (size_t i = 0; i < layers_ * kv_heads_; ++i)
-      std::copy_n(all->data() + i * capacity_ * head_dim_, length * head_dim_,
-                  larger.data() + i * grown * head_dim_);
-    all->swap(larger);
-  }
+      std::copy_n(all.data() + i * capacity_ * width, cache_padded(length) * width,
+                  larger.data() + i * grown * width);
+    all.swap(larger);
+  };
+  grow(keys_, head_dim_);
+  grow(values_, cache_padded(head_dim_));
   capacity_ = grown;
 }
+
+template <class T>
+void KvCache<T>::store(size_t layer, size_t kv_head, size_t position, const T* key,
+                       const T* value) {
+  T* keys = keys_.data() + (layer * kv_heads_ + kv_head) * capacity_ * head_dim_;
+  for (size_t i = 0; i < head_dim_; ++i) keys[key_index(position, i, head_dim_)] = key[i];
+  const size_t width = cache_padded(head_dim_);
+  std::copy_n(value, head_dim_,
+              values_.data() + ((layer * kv_heads_ + kv_head) * capacity_ + position) * width);
+}
+
 
 template <class T>
 size_t argmax(std::span<const T> values) {

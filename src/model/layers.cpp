@@ -8,6 +8,8 @@ namespace sinkref {
 
 namespace {
 
+constexpr size_t threads_pay_from = 16;  // rows
+
 template <class T>
 double sum_of_squares(const T* x, size_t n) {
   std::array<double, sum_lanes> lane{};
@@ -24,6 +26,7 @@ double sum_of_squares(const T* x, size_t n) {
 
 template <class T>
 void rmsnorm_scale(const Matrix<T>& x, double eps, Matrix<T>& scale) {
+#pragma omp parallel for schedule(static) if (x.rows >= threads_pay_from)
   for (size_t r = 0; r < x.rows; ++r) {
     const double mean = sum_of_squares(x.row(r), x.cols) / static_cast<double>(x.cols);
     scale.row(r)[0] = static_cast<T>(std::sqrt(mean + eps));
@@ -32,16 +35,24 @@ void rmsnorm_scale(const Matrix<T>& x, double eps, Matrix<T>& scale) {
 
 template <class T>
 void rmsnorm_normalize(const Matrix<T>& x, const Matrix<T>& scale, Matrix<T>& normalized) {
-  for (size_t r = 0; r < x.rows; ++r)
-    for (size_t i = 0; i < x.cols; ++i) normalized.row(r)[i] = x.row(r)[i] / scale.row(r)[0];
+#pragma omp parallel for schedule(static) if (x.rows >= threads_pay_from)
+  for (size_t r = 0; r < x.rows; ++r) {
+    const T* from = x.row(r);
+    const T divisor = scale.row(r)[0];
+    T* to = normalized.row(r);
+    for (size_t i = 0; i < x.cols; ++i) to[i] = from[i] / divisor;
+  }
 }
 
 template <class T>
 void multiply_by_weight(const Matrix<T>& normalized, std::span<const float> weight,
                         Matrix<T>& result) {
-  for (size_t r = 0; r < normalized.rows; ++r)
-    for (size_t i = 0; i < normalized.cols; ++i)
-      result.row(r)[i] = normalized.row(r)[i] * static_cast<T>(weight[i]);
+#pragma omp parallel for schedule(static) if (normalized.rows >= threads_pay_from)
+  for (size_t r = 0; r < normalized.rows; ++r) {
+    const T* from = normalized.row(r);
+    T* to = result.row(r);
+    for (size_t i = 0; i < weight.size(); ++i) to[i] = from[i] * static_cast<T>(weight[i]);
+  }
 }
 
 RopeTable rope_table(std::span<const Row> rows, std::span<const float> inv_freq) {
@@ -59,7 +70,7 @@ RopeTable rope_table(std::span<const Row> rows, std::span<const float> inv_freq)
 template <class T>
 void rope(const RopeTable& table, size_t head_dim, Matrix<T>& x) {
   const size_t half = head_dim / 2;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (x.rows >= threads_pay_from)
   for (size_t r = 0; r < x.rows; ++r)
     for (size_t head = 0; head < x.cols; head += head_dim)
       for (size_t i = 0; i < half; ++i) {
@@ -74,16 +85,26 @@ void rope(const RopeTable& table, size_t head_dim, Matrix<T>& x) {
 
 template <class T>
 void add(Matrix<T>& a, const Matrix<T>& b) {
-  for (size_t i = 0; i < a.values.size(); ++i) a.values[i] += b.values[i];
+#pragma omp parallel for schedule(static) if (a.rows >= threads_pay_from)
+  for (size_t r = 0; r < a.rows; ++r) {
+    T* to = a.row(r);
+    const T* from = b.row(r);
+    for (size_t i = 0; i < a.cols; ++i) to[i] += from[i];
+  }
 }
 
 template <class T>
-void linear(const Kernels<T>& kernels, const Matrix<T>& x, const StoredMatrix& w,
-            std::span<const float> bias, Matrix<T>& y) {
-  kernels.matmul(x.values.data(), x.rows, w, y.values.data());
-  if (bias.empty()) return;
-  for (size_t r = 0; r < y.rows; ++r)
-    for (size_t i = 0; i < y.cols; ++i) y.row(r)[i] += static_cast<T>(bias[i]);
+void linear(const Kernels<T>& kernels, const Matrix<T>& x,
+            std::initializer_list<Linear<T>> layers) {
+  std::vector<Product<T>> products;
+  for (const Linear<T>& layer : layers) products.push_back({&layer.w, layer.y.values.data()});
+  kernels.matmuls(x.values.data(), x.rows, products);
+  for (const Linear<T>& layer : layers) {
+    if (layer.bias.empty()) continue;
+    for (size_t r = 0; r < layer.y.rows; ++r)
+      for (size_t i = 0; i < layer.y.cols; ++i)
+        layer.y.row(r)[i] += static_cast<T>(layer.bias[i]);
+  }
 }
 
 #define SINKREF_LAYERS(T)                                                                      \
@@ -92,8 +113,7 @@ void linear(const Kernels<T>& kernels, const Matrix<T>& x, const StoredMatrix& w
   template void multiply_by_weight<T>(const Matrix<T>&, std::span<const float>, Matrix<T>&);   \
   template void rope<T>(const RopeTable&, size_t, Matrix<T>&);                                 \
   template void add<T>(Matrix<T>&, const Matrix<T>&);                                          \
-  template void linear<T>(const Kernels<T>&, const Matrix<T>&, const StoredMatrix&,            \
-                          std::span<const float>, Matrix<T>&);
+  template void linear<T>(const Kernels<T>&, const Matrix<T>&, std::initializer_list<Linear<T>>);
 SINKREF_LAYERS(float)
 SINKREF_LAYERS(double)
 #undef SINKREF_LAYERS

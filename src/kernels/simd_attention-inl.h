@@ -1,0 +1,142 @@
+// q kᵀ and p v on the key/value cache, whose layout already is what tiles read.
+
+#if defined(SINKREF_SIMD_ATTENTION_INL_H) == defined(HWY_TARGET_TOGGLE)
+#ifdef SINKREF_SIMD_ATTENTION_INL_H
+#undef SINKREF_SIMD_ATTENTION_INL_H
+#else
+#define SINKREF_SIMD_ATTENTION_INL_H
+#endif
+
+#include "kernels/simd_matmul-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace sinkref {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+/// Scores of up to tile_rows queries with two vectors of keys.
+template <class T>
+HWY_INLINE void score_tile(const T* q, size_t rows, const T* k, size_t head_dim, T scale, T* out,
+                           size_t stride) {
+  const hn::ScalableTag<T> d;
+  const size_t width = 2 * hn::Lanes(d);
+  T span[tile_rows * 2 * hn::MaxLanes(d)];
+  T total[tile_rows * 2 * hn::MaxLanes(d)];
+  std::fill_n(total, rows * width, T(0));
+  for (size_t k0 = 0; k0 < head_dim; k0 += chain_span) {
+    std::fill_n(span, rows * width, T(0));
+    tile_of<2>(rows, PlainRows<T>{q + k0, head_dim}, k + k0 * cache_panel, cache_panel,
+               std::min(chain_span, head_dim - k0), span, width);
+    for (size_t i = 0; i < rows * width; ++i) total[i] = total[i] + span[i];
+  }
+  for (size_t r = 0; r < rows; ++r)
+    for (size_t i = 0; i < width; i += hn::Lanes(d))
+      hn::StoreU(hn::Mul(hn::Set(d, scale), hn::LoadU(d, total + r * width + i)), d,
+                 out + r * stride + i);
+}
+
+template <class T>
+void scores(const T* q, size_t rows, const T* k, size_t keys, size_t head_dim, T scale, T* scores,
+            size_t stride) {
+  const size_t width = 2 * lanes_of<T>();
+  for (size_t j = 0; j < keys; j += width)
+    for (size_t r = 0; r < rows; r += tile_rows)
+      score_tile(q + r * head_dim, std::min(tile_rows, rows - r),
+                 k + j / cache_panel * cache_panel * head_dim + j % cache_panel, head_dim, scale,
+                 scores + r * stride + j, stride);
+}
+
+/// t += one block of keys [k0, k1) for R rows of p. No value that a row does not see is touched:
+/// what all rows see goes through one tile, the ragged ends of a mask row by row.
+template <size_t R, class T>
+HWY_INLINE void value_tile(PlainRows<T> p, const Visible* visible, const T* v, size_t v_step, size_t k0,
+                           size_t k1, T* t, size_t t_step) {
+  size_t begin = k0, end = k1;
+  HWY_UNROLL(12)
+  for (size_t r = 0; r < R; ++r) {
+    begin = std::max(begin, visible[r].begin);
+    end = std::min(end, visible[r].end);
+  }
+  if (begin >= end) begin = end = k1;  // nothing in common
+  hn::Vec<hn::ScalableTag<T>> s[R][2];
+  clear(s);
+  const auto ragged = [&](bool before) SINKREF_LAMBDA {
+    HWY_UNROLL(12)
+    for (size_t r = 0; r < R; ++r) {
+      const size_t from = before ? std::max(k0, visible[r].begin) : end;
+      const size_t to = std::min(before ? begin : k1, visible[r].end);
+      if (from >= to) continue;
+      hn::Vec<hn::ScalableTag<T>> row[1][2] = {{s[r][0], s[r][1]}};
+      extend_chains<1, 2>(PlainRows<T>{p.data + r * p.stride, 0}, v, v_step, from, to, row);
+      s[r][0] = row[0][0];
+      s[r][1] = row[0][1];
+    }
+  };
+  if (begin > k0) ragged(true);
+  extend_chains<R, 2>(p, v, v_step, begin, end, s);
+  if (end < k1) ragged(false);
+  HWY_UNROLL(12)
+  for (size_t r = 0; r < R; ++r) add_chain(s[r], t + r * t_step);
+}
+
+template <class T>
+HWY_INLINE void value_tile_of(size_t rows, PlainRows<T> p, const Visible* visible, const T* v,
+                              size_t v_step, size_t k0, size_t k1, T* t, size_t t_step) {
+  switch (rows) {
+#define SINKREF_TILE(R) \
+  case R: return value_tile<R>(p, visible, v, v_step, k0, k1, t, t_step);
+    SINKREF_TILE(1)
+    SINKREF_TILE(2)
+    SINKREF_TILE(3)
+    SINKREF_TILE(4)
+    SINKREF_TILE(5)
+    SINKREF_TILE(6)
+#if HWY_TARGET != HWY_AVX2
+    SINKREF_TILE(7)
+    SINKREF_TILE(8)
+    SINKREF_TILE(9)
+    SINKREF_TILE(10)
+    SINKREF_TILE(11)
+    SINKREF_TILE(12)
+#endif
+#undef SINKREF_TILE
+  }
+}
+
+template <class T>
+void weighted_sum(const T* p, size_t rows, size_t stride, const Visible* visible, const T* v,
+                  size_t head_dim, T* z) {
+  const size_t width = 2 * lanes_of<T>();
+  const size_t step = cache_padded(head_dim);
+  size_t keys = 0, begin = visible[0].begin;
+  for (size_t r = 0; r < rows; ++r) {
+    keys = std::max(keys, visible[r].end);
+    begin = std::min(begin, visible[r].begin);
+  }
+  Scratch<T>& s = scratch<T>();
+  s.span.assign(rows * step, T(0));
+  s.total.assign(rows * step, T(0));
+  const auto end_span = [&] {
+    for (size_t i = 0; i < s.total.size(); ++i) {
+      s.total[i] = s.total[i] + s.span[i];
+      s.span[i] = T(0);
+    }
+  };
+  for (size_t k0 = begin / chain_block * chain_block; k0 < keys; k0 += chain_block) {
+    if (k0 % chain_span == 0) end_span();
+    const size_t k1 = std::min(keys, k0 + chain_block);
+    for (size_t r = 0; r < rows; r += tile_rows)
+      for (size_t n = 0; n < head_dim; n += width)
+        value_tile_of(std::min(tile_rows, rows - r), PlainRows<T>{p + r * stride, stride},
+                      visible + r, v + n, step, k0, k1, s.span.data() + r * step + n, step);
+  }
+  end_span();
+  for (size_t r = 0; r < rows; ++r)
+    std::copy_n(s.total.data() + r * step, head_dim, z + r * head_dim);
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace sinkref
+HWY_AFTER_NAMESPACE();
+
+#endif  // SINKREF_SIMD_ATTENTION_INL_H

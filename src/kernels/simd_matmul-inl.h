@@ -1,0 +1,195 @@
+// y = x wᵀ for weights as they lie in the file: strips of weight rows are widened and transposed,
+// slab by slab of k, into panels that a core's first cache holds, and met there by tiles of x.
+
+#if defined(SINKREF_SIMD_MATMUL_INL_H) == defined(HWY_TARGET_TOGGLE)
+#ifdef SINKREF_SIMD_MATMUL_INL_H
+#undef SINKREF_SIMD_MATMUL_INL_H
+#else
+#define SINKREF_SIMD_MATMUL_INL_H
+#endif
+
+#include "kernels/simd_tile-inl.h"
+#include "kernels/simd_weights-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace sinkref {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+inline constexpr size_t strip_rows = 32;   // weight rows per task: a multiple of every panel's width
+inline constexpr size_t pass_rows = 1020;  // rows of x at a time, which bounds the buffers
+inline constexpr size_t few_rows = 3;      // up to here weights go from the file to the registers
+
+/// Buffers of one thread; they grow once and stay.
+template <class T>
+struct Scratch {
+  std::vector<float> widened;
+  std::vector<T> panel, span, total;
+};
+
+template <class T>
+Scratch<T>& scratch() {
+  static thread_local Scratch<T> buffers;
+  return buffers;
+}
+
+/// Weight rows [n, n + width), columns [k0, k0 + depth), as out[k·width + i].
+template <class T>
+HWY_INLINE void pack_panel(const StoredMatrix& w, size_t n, size_t k0, size_t depth, size_t width,
+                           std::vector<float>& widened, T* out) {
+  const size_t lanes = lanes_of<float>();
+  if constexpr (sizeof(T) == 4) {
+    for (size_t i = 0; i < width; i += lanes)
+      with_weights(w, n + i, k0, depth, widened,
+                   [&](auto rows) SINKREF_LAMBDA { store_columns(rows, depth, out + i, width); });
+  } else {
+    for (size_t i = 0; i < width; i += lanes) {
+      const WeightRows<float> rows = widen_rows(w, n + i, k0, depth, widened);
+      for (size_t k = 0; k < depth; ++k)
+        for (size_t j = 0; j < std::min(lanes, width - i); ++j)
+          out[k * width + i + j] = static_cast<T>(rows.data[j * rows.stride + k]);
+    }
+  }
+}
+
+/// The rows of x as tiles read them: slab by slab of k, then tile by tile, then k, then row.
+template <class T>
+struct PackedMatrix {
+  size_t rows = 0;
+  std::vector<T> values;
+
+  void resize(size_t count, size_t depth) {
+    rows = count;
+    values.resize(count * depth);
+  }
+  size_t tiles() const { return (rows + tile_rows - 1) / tile_rows; }
+  size_t height(size_t tile) const { return std::min(tile_rows, rows - tile * tile_rows); }
+  /// Tile t of the slab that begins at k0 and is `depth` deep.
+  T* at(size_t k0, size_t depth, size_t t) {
+    return values.data() + k0 * rows + t * tile_rows * depth;
+  }
+
+  void pack_tile(const T* x, size_t cols, size_t t) {
+    const size_t count = height(t);
+    const T* from = x + t * tile_rows * cols;
+    for (size_t k0 = 0; k0 < cols; k0 += slab) {
+      const size_t depth = std::min(slab, cols - k0);
+      T* to = at(k0, depth, t);
+      for (size_t k = 0; k < depth; ++k)
+        for (size_t r = 0; r < count; ++r) to[k * count + r] = from[r * cols + k0 + k];
+    }
+  }
+};
+
+/// One task: all packed rows against weight rows [n, n + strip_rows).
+template <class T>
+void strip(PackedMatrix<T>& x, const StoredMatrix& w, size_t n, T* y) {
+  const size_t width = 2 * lanes_of<T>();
+  const size_t count = std::min(strip_rows, w.rows - n);
+  Scratch<T>& s = scratch<T>();
+  s.panel.resize(slab * width);
+  s.span.assign(x.rows * strip_rows, T(0));
+  s.total.assign(x.rows * strip_rows, T(0));
+  for (size_t k0 = 0; k0 < w.cols; k0 += slab) {
+    const size_t depth = std::min(slab, w.cols - k0);
+    for (size_t i = 0; i < count; i += width) {
+      pack_panel(w, n + i, k0, depth, width, s.widened, s.panel.data());
+      for (size_t t = 0; t < x.tiles(); ++t) {
+        const size_t height = x.height(t);
+        tile_of<2>(height, PackedRows<T>{x.at(k0, depth, t)}, s.panel.data(), width, depth,
+                   s.span.data() + t * tile_rows * strip_rows + i, strip_rows);
+      }
+    }
+    if ((k0 + slab) % chain_span == 0 || k0 + depth == w.cols)
+      for (size_t i = 0; i < s.total.size(); ++i) {
+        s.total[i] = s.total[i] + s.span[i];
+        s.span[i] = T(0);
+      }
+  }
+  for (size_t r = 0; r < x.rows; ++r)
+    std::copy_n(s.total.data() + r * strip_rows, count, y + r * w.rows + n);
+}
+
+/// R rows of x against one vector of weight rows, in registers: what decode does.
+template <size_t R>
+void few_rows_group(const float* x, const StoredMatrix& w, size_t n, std::vector<float>& widened,
+                    float* y) {
+  const hn::ScalableTag<float> d;
+  hn::Vec<decltype(d)> span[R], total[R];
+  HWY_UNROLL(3)
+  for (size_t r = 0; r < R; ++r) span[r] = total[r] = hn::Zero(d);
+  for (size_t k0 = 0; k0 < w.cols; k0 += slab) {
+    const size_t depth = std::min(slab, w.cols - k0);
+    with_weights(w, n, k0, depth, widened, [&](auto rows) SINKREF_LAMBDA {
+      add_weights<R>(x + k0, w.cols, rows, depth, span);
+    });
+    if ((k0 + slab) % chain_span != 0 && k0 + depth != w.cols) continue;
+    HWY_UNROLL(3)
+    for (size_t r = 0; r < R; ++r) {
+      total[r] = hn::Add(total[r], span[r]);
+      span[r] = hn::Zero(d);
+    }
+  }
+  float out[hn::MaxLanes(d)];
+  for (size_t r = 0; r < R; ++r) {
+    hn::StoreU(total[r], d, out);
+    std::copy_n(out, std::min(hn::Lanes(d), w.rows - n), y + r * w.rows + n);
+  }
+}
+
+/// One task of few_rows: weight rows [n, n + strip_rows).
+inline void few_rows_strip(const float* x, size_t rows, const StoredMatrix& w, size_t n, float* y) {
+  std::vector<float>& widened = scratch<float>().widened;
+  for (size_t i = n; i < std::min(w.rows, n + strip_rows); i += lanes_of<float>())
+    switch (rows) {
+      case 1: few_rows_group<1>(x, w, i, widened, y); break;
+      case 2: few_rows_group<2>(x, w, i, widened, y); break;
+      case 3: few_rows_group<3>(x, w, i, widened, y); break;
+    }
+}
+
+/// All strips of all products, split among the threads by `run(product, first weight row)`.
+template <class T, class Run>
+void for_strips(std::span<const Product<T>> products, const Run& run) {
+  size_t strips = 0;
+  for (const Product<T>& p : products) strips += (p.w->rows + strip_rows - 1) / strip_rows;
+#pragma omp for schedule(dynamic, 1)
+  for (size_t i = 0; i < strips; ++i) {
+    size_t p = 0, s = i;
+    for (size_t own; s >= (own = (products[p].w->rows + strip_rows - 1) / strip_rows); ++p) s -= own;
+    run(products[p], s * strip_rows);
+  }
+}
+
+template <class T>
+void matmuls(const T* x, size_t rows, std::span<const Product<T>> products) {
+  if constexpr (sizeof(T) == 4) {
+    if (rows <= few_rows) {
+#pragma omp parallel
+      for_strips<T>(products, [=](const Product<T>& p, size_t n) {
+        few_rows_strip(x, rows, *p.w, n, p.y);
+      });
+      return;
+    }
+  }
+  static thread_local PackedMatrix<T> packed_here;
+  PackedMatrix<T>& packed = packed_here;  // shared by the threads below
+  const size_t cols = products[0].w->cols;
+  for (size_t r0 = 0; r0 < rows; r0 += pass_rows) {
+    packed.resize(std::min(pass_rows, rows - r0), cols);
+#pragma omp parallel
+    {
+#pragma omp for schedule(static)
+      for (size_t t = 0; t < packed.tiles(); ++t) packed.pack_tile(x + r0 * cols, cols, t);
+      for_strips<T>(products, [&](const Product<T>& p, size_t n) {
+        strip(packed, *p.w, n, p.y + r0 * p.w->rows);
+      });
+    }
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace sinkref
+HWY_AFTER_NAMESPACE();
+
+#endif  // SINKREF_SIMD_MATMUL_INL_H

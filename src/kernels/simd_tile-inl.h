@@ -1,0 +1,165 @@
+// Register tiles: a few rows of x against a few vectors of outputs. Every lane holds another
+// output, and walks its chain in the order of spec.cpp.
+
+#if defined(SINKREF_SIMD_TILE_INL_H) == defined(HWY_TARGET_TOGGLE)
+#ifdef SINKREF_SIMD_TILE_INL_H
+#undef SINKREF_SIMD_TILE_INL_H
+#else
+#define SINKREF_SIMD_TILE_INL_H
+#endif
+
+#include <hwy/highway.h>
+
+#include <algorithm>
+
+#include "sinkref/kernels.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace sinkref {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// tile_rows x 2 vectors of accumulators fill the register file.
+#if HWY_TARGET == HWY_AVX2
+inline constexpr size_t tile_rows = 6;
+#else
+inline constexpr size_t tile_rows = 12;
+#endif
+
+template <class T>
+HWY_INLINE size_t lanes_of() {
+  return hn::Lanes(hn::ScalableTag<T>());
+}
+
+/// The rows of a tile as they lie in a matrix: R rows `stride` apart.
+template <class T>
+struct PlainRows {
+  const T* data;
+  size_t stride;
+  template <size_t R>
+  HWY_INLINE T at(size_t r, size_t k) const { return data[r * stride + k]; }
+};
+
+/// The rows of a tile interleaved: all R values of one k, then those of the next.
+template <class T>
+struct PackedRows {
+  const T* data;
+  template <size_t R>
+  HWY_INLINE T at(size_t r, size_t k) const { return data[k * R + r]; }
+};
+
+/// s[r] = x[r][k] · b[k], the first step of a chain. fma(x, b, 0) would give the same but for the sign
+/// of a zero, which vanishes when s is added to a total that began as +0.
+template <size_t R, size_t V, class A, class Weights, class Vector>
+HWY_INLINE void begin_chain(A a, size_t r, size_t k, const Weights& weights, Vector (&s)[R][V]) {
+  const hn::ScalableTag<hn::TFromV<Vector>> d;
+  const Vector x = hn::Set(d, a.template at<R>(r, k));
+  HWY_UNROLL(4)
+  for (size_t v = 0; v < V; ++v) s[r][v] = hn::Mul(x, weights[v]);
+}
+
+template <size_t V, class T, class Vector>
+HWY_INLINE void load_weights(const T* b, Vector (&weights)[V]) {
+  const hn::ScalableTag<T> d;
+  HWY_UNROLL(4)
+  for (size_t v = 0; v < V; ++v) weights[v] = hn::LoadU(d, b + v * hn::Lanes(d));
+}
+
+/// s[r][v] = fma over k in [begin, end), from what s holds. R rows, V vectors of outputs; b holds
+/// the outputs' values for k at b + k·b_step.
+template <size_t R, size_t V, class A, class T, class Vector>
+HWY_INLINE void extend_chains(A a, const T* b, size_t b_step, size_t begin, size_t end,
+                              Vector (&s)[R][V]) {
+  const hn::ScalableTag<T> d;
+  for (size_t k = begin; k < end; ++k) {
+    Vector weights[V];
+    load_weights(b + k * b_step, weights);
+    HWY_UNROLL(12)
+    for (size_t r = 0; r < R; ++r) {
+      const Vector x = hn::Set(d, a.template at<R>(r, k));
+      HWY_UNROLL(4)
+      for (size_t v = 0; v < V; ++v) s[r][v] = hn::MulAdd(x, weights[v], s[r][v]);
+    }
+  }
+}
+
+template <size_t R, size_t V, class Vector>
+HWY_INLINE void clear(Vector (&s)[R][V]) {
+  const hn::ScalableTag<hn::TFromV<Vector>> d;
+  HWY_UNROLL(12)
+  for (size_t r = 0; r < R; ++r) {
+    HWY_UNROLL(4)
+    for (size_t v = 0; v < V; ++v) s[r][v] = hn::Zero(d);
+  }
+}
+
+/// t += s for one row.
+template <size_t V, class T, class Vector>
+HWY_INLINE void add_chain(const Vector (&s)[V], T* t) {
+  const hn::ScalableTag<T> d;
+  HWY_UNROLL(4)
+  for (size_t v = 0; v < V; ++v) {
+    T* sum = t + v * hn::Lanes(d);
+    hn::StoreU(hn::Add(hn::LoadU(d, sum), s[v]), d, sum);
+  }
+}
+
+/// t += the chains of the blocks in [0, depth), which begins at a multiple of chain_block; row r of
+/// t begins at t + r·t_step. A row's sum is stored just before its next block begins: stores in one
+/// burst would cost a tenth of the speed.
+template <size_t R, size_t V, class A, class T>
+HWY_INLINE void tile(A a, const T* b, size_t b_step, size_t depth, T* t, size_t t_step) {
+  hn::Vec<hn::ScalableTag<T>> s[R][V], weights[V];
+  load_weights(b, weights);
+  HWY_UNROLL(12)
+  for (size_t r = 0; r < R; ++r) begin_chain(a, r, 0, weights, s);
+  for (size_t k = 1;;) {
+    const size_t block_end = std::min(depth, (k / chain_block + 1) * chain_block);
+    extend_chains<R, V>(a, b, b_step, k, block_end, s);
+    k = block_end;
+    if (k == depth) break;
+    load_weights(b + k * b_step, weights);
+    HWY_UNROLL(12)
+    for (size_t r = 0; r < R; ++r) {
+      add_chain(s[r], t + r * t_step);
+      begin_chain(a, r, k, weights, s);
+    }
+    ++k;
+  }
+  HWY_UNROLL(12)
+  for (size_t r = 0; r < R; ++r) add_chain(s[r], t + r * t_step);
+}
+
+/// tile() for 1 … tile_rows rows.
+template <size_t V, class A, class T>
+HWY_INLINE void tile_of(size_t rows, A a, const T* b, size_t b_step, size_t depth, T* t,
+                        size_t t_step) {
+  switch (rows) {
+#define SINKREF_TILE(R) \
+  case R: return tile<R, V>(a, b, b_step, depth, t, t_step);
+    SINKREF_TILE(1)
+    SINKREF_TILE(2)
+    SINKREF_TILE(3)
+#undef SINKREF_TILE
+#define SINKREF_TILE(R) \
+  case R: if constexpr (V <= 2) tile<R, V>(a, b, b_step, depth, t, t_step); return;
+    SINKREF_TILE(4)
+    SINKREF_TILE(5)
+    SINKREF_TILE(6)
+#if HWY_TARGET != HWY_AVX2
+    SINKREF_TILE(7)
+    SINKREF_TILE(8)
+    SINKREF_TILE(9)
+    SINKREF_TILE(10)
+    SINKREF_TILE(11)
+    SINKREF_TILE(12)
+#endif
+#undef SINKREF_TILE
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace sinkref
+HWY_AFTER_NAMESPACE();
+
+#endif  // SINKREF_SIMD_TILE_INL_H
