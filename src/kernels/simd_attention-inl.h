@@ -113,26 +113,19 @@ void weighted_sum(const T* p, size_t rows, size_t stride, const Visible* visible
     keys = std::max(keys, visible[r].end);
     begin = std::min(begin, visible[r].begin);
   }
-  Scratch<T>& s = scratch<T>();
-  s.span.assign(rows * step, T(0));
-  s.total.assign(rows * step, T(0));
-  const auto end_span = [&] {
-    for (size_t i = 0; i < s.total.size(); ++i) {
-      s.total[i] = s.total[i] + s.span[i];
-      s.span[i] = T(0);
-    }
-  };
+  Sums<T>& sums = scratch<T>().sums;
+  sums.reset(rows * step);
   for (size_t k0 = begin / chain_block * chain_block; k0 < keys; k0 += chain_block) {
-    if (k0 % chain_span == 0) end_span();
+    if (k0 % chain_span == 0) sums.end_span();
     const size_t k1 = std::min(keys, k0 + chain_block);
     for (size_t r = 0; r < rows; r += tile_rows)
       for (size_t n = 0; n < head_dim; n += width)
         value_tile_of(std::min(tile_rows, rows - r), PlainRows<T>{p + r * stride, stride},
-                      visible + r, v + n, step, k0, k1, s.span.data() + r * step + n, step);
+                      visible + r, v + n, step, k0, k1, sums.span.data() + r * step + n, step);
   }
-  end_span();
+  sums.end_span();
   for (size_t r = 0; r < rows; ++r)
-    std::copy_n(s.total.data() + r * step, head_dim, z + r * head_dim);
+    std::copy_n(sums.total.data() + r * step, head_dim, z + r * head_dim);
 }
 
 }  // namespace HWY_NAMESPACE

@@ -10,6 +10,7 @@
 
 #include "kernels/simd_tile-inl.h"
 #include "kernels/simd_weights-inl.h"
+#include "kernels/sums.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace sinkref {
@@ -18,13 +19,15 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 inline constexpr size_t strip_rows = 32;   // weight rows per task: a multiple of every panel's width
 inline constexpr size_t pass_rows = 1020;  // rows of x at a time, which bounds the buffers
+inline constexpr size_t tiles_in_cache = 96 / tile_rows;  // whose slab stays for the next panel
 inline constexpr size_t few_rows = 3;      // up to here weights go from the file to the registers
 
 /// Buffers of one thread; they grow once and stay.
 template <class T>
 struct Scratch {
-  std::vector<float> widened;
-  std::vector<T> panel, span, total;
+  Lines<float> widened;
+  Lines<T> panel;
+  Sums<T> sums;
 };
 
 template <class T>
@@ -36,7 +39,7 @@ Scratch<T>& scratch() {
 /// Weight rows [n, n + width), columns [k0, k0 + depth), as out[k·width + i].
 template <class T>
 HWY_INLINE void pack_panel(const StoredMatrix& w, size_t n, size_t k0, size_t depth, size_t width,
-                           std::vector<float>& widened, T* out) {
+                           Lines<float>& widened, T* out) {
   const size_t lanes = lanes_of<float>();
   if constexpr (sizeof(T) == 4) {
     for (size_t i = 0; i < width; i += lanes)
@@ -56,7 +59,7 @@ HWY_INLINE void pack_panel(const StoredMatrix& w, size_t n, size_t k0, size_t de
 template <class T>
 struct PackedMatrix {
   size_t rows = 0;
-  std::vector<T> values;
+  Lines<T> values;
 
   void resize(size_t count, size_t depth) {
     rows = count;
@@ -87,32 +90,28 @@ void strip(PackedMatrix<T>& x, const StoredMatrix& w, size_t n, T* y) {
   const size_t width = 2 * lanes_of<T>();
   const size_t count = std::min(strip_rows, w.rows - n);
   Scratch<T>& s = scratch<T>();
-  s.panel.resize(slab * width);
-  s.span.assign(x.rows * strip_rows, T(0));
-  s.total.assign(x.rows * strip_rows, T(0));
+  s.panel.resize(slab * strip_rows);
+  s.sums.reset(x.rows * strip_rows);
   for (size_t k0 = 0; k0 < w.cols; k0 += slab) {
     const size_t depth = std::min(slab, w.cols - k0);
-    for (size_t i = 0; i < count; i += width) {
-      pack_panel(w, n + i, k0, depth, width, s.widened, s.panel.data());
-      for (size_t t = 0; t < x.tiles(); ++t) {
-        const size_t height = x.height(t);
-        tile_of<2>(height, PackedRows<T>{x.at(k0, depth, t)}, s.panel.data(), width, depth,
-                   s.span.data() + t * tile_rows * strip_rows + i, strip_rows);
-      }
-    }
-    if ((k0 + slab) % chain_span == 0 || k0 + depth == w.cols)
-      for (size_t i = 0; i < s.total.size(); ++i) {
-        s.total[i] = s.total[i] + s.span[i];
-        s.span[i] = T(0);
-      }
+    for (size_t i = 0; i < count; i += width)
+      pack_panel(w, n + i, k0, depth, width, s.widened, s.panel.data() + i * slab);
+    for (size_t t0 = 0; t0 < x.tiles(); t0 += tiles_in_cache)
+      for (size_t i = 0; i < count; i += width)
+        for (size_t t = t0; t < std::min(x.tiles(), t0 + tiles_in_cache); ++t) {
+          const size_t height = x.height(t);
+          tile_of<2>(height, PackedRows<T>{x.at(k0, depth, t)}, s.panel.data() + i * slab, width,
+                     depth, s.sums.span.data() + t * tile_rows * strip_rows + i, strip_rows);
+        }
+    if ((k0 + slab) % chain_span == 0 || k0 + depth == w.cols) s.sums.end_span();
   }
   for (size_t r = 0; r < x.rows; ++r)
-    std::copy_n(s.total.data() + r * strip_rows, count, y + r * w.rows + n);
+    std::copy_n(s.sums.total.data() + r * strip_rows, count, y + r * w.rows + n);
 }
 
 /// R rows of x against one vector of weight rows, in registers: what decode does.
 template <size_t R>
-void few_rows_group(const float* x, const StoredMatrix& w, size_t n, std::vector<float>& widened,
+void few_rows_group(const float* x, const StoredMatrix& w, size_t n, Lines<float>& widened,
                     float* y) {
   const hn::ScalableTag<float> d;
   hn::Vec<decltype(d)> span[R], total[R];
@@ -139,7 +138,7 @@ void few_rows_group(const float* x, const StoredMatrix& w, size_t n, std::vector
 
 /// One task of few_rows: weight rows [n, n + strip_rows).
 inline void few_rows_strip(const float* x, size_t rows, const StoredMatrix& w, size_t n, float* y) {
-  std::vector<float>& widened = scratch<float>().widened;
+  Lines<float>& widened = scratch<float>().widened;
   for (size_t i = n; i < std::min(w.rows, n + strip_rows); i += lanes_of<float>())
     switch (rows) {
       case 1: few_rows_group<1>(x, w, i, widened, y); break;

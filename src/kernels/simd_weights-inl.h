@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "kernels/sums.h"
 #include "sinkref/kernels.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -196,7 +197,7 @@ HWY_INLINE void add_weights(const float* x, size_t x_step, WeightRows<From> rows
 /// The rows from n on, one per lane, widened to fp32. Rows past the last repeat it; nobody reads
 /// their outputs.
 inline WeightRows<float> widen_rows(const StoredMatrix& w, size_t n, size_t k0, size_t depth,
-                                    std::vector<float>& widened) {
+                                    Lines<float>& widened) {
   const size_t lanes = hn::Lanes(hn::ScalableTag<float>());
   widened.resize(lanes * slab);
   for (size_t i = 0; i < lanes; ++i)
@@ -224,7 +225,7 @@ WeightRows<From> rows_in_file(const StoredMatrix& w, size_t n, size_t k0) {
 /// slab: in the file where that is possible, else widened to fp32.
 template <class Use>
 HWY_INLINE void with_weights(const StoredMatrix& w, size_t n, size_t k0, size_t depth,
-                             std::vector<float>& widened, const Use& use) {
+                             Lines<float>& widened, const Use& use) {
   const auto in_file = [&](auto type) SINKREF_LAMBDA {
     const auto rows = rows_in_file<decltype(type)>(w, n, k0);
     if (rows.data == nullptr || (sizeof(type) == 2 && depth % rows.columns != 0)) return false;
