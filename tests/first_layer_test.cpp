@@ -121,7 +121,8 @@ TEST_CASE("first layer: the distance never passes the bound from the measured at
     INFO(name);
     for (const Convergence& run : analyse(Model::open(outputs + name), inputs_for(5), "fp64").runs)
       for (size_t n = 0; n < run.bound.size(); ++n)
-        CHECK(run.attention_distance[n] <= run.bound[n] * (1 + 1e-9));
+        // Where the window has left the prefix behind the bound is 0, and rounding remains.
+        CHECK(run.attention_distance[n] <= run.bound[n] * (1 + 1e-9) + 1e-13 * run.lone_norm);
   }
 }
 

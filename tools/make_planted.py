@@ -8,7 +8,7 @@ MLP is as wide as in the real model, so that the neurons have the paper's ids.
 
 The residual stream, before a random rotation hides it:
 
-    content 0-11    every token has its own direction, of one length R; BOS has axis 0 to itself
+    content 0-11    every token has its own direction, of one length R; BOS has axis 5 to itself
     constant 12     the same number c in every token
     detector 13     what the first-detector neuron writes
     sink 14, 15     what the sink neurons write, and what other neurons add at a first token
@@ -29,7 +29,7 @@ beta and R are tuned by running the model (numpy, float64) on repeats and on ran
     row        width  layer  neurons      norm of BOS  without them  typical  repeats
     llama-1    11008      2  7003                1400           300       11      450
     llama-2    11008      1  7890, 10411         1022           140       11     1000
-    llama-3    14336      1  198, 2427            400             8        6     4000
+    llama-3    14336      1  198, 2427            400             8       11     4000
     mistral    14336      1  7310, 8572           250          17.5       11     1200
 
 Layers, neurons, repeats, and the norms with and without the neurons are the paper's (Yona et al.
@@ -55,6 +55,7 @@ CONTENT, CONSTANT, DETECTOR, SINK, REST, NUISANCE = slice(0, 12), 12, 13, 14, 15
 THETA = 1e8
 SLOW = np.r_[10:16, 26:32]  # the 6 slowest pairs (i, i + 16) of a head
 REST_NEURONS = 8
+BOS_AXIS = 5                # of the slowest pair: 4,000 positions turn it by 1e-4
 C, NU = 1.0, 0.3            # constant, nuisance of the embedding
 KAPPA, WRITE = 2.0, 0.1     # detector: gate and up = KAPPA·constant; it writes WRITE·post
 READ, AGAINST = 2.0, 1.0    # sink neurons: gate and up = READ·detector - AGAINST·constant
@@ -78,7 +79,7 @@ ROWS = {
                    {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "rms_norm_eps": 1e-6}),
     "llama-2": Row(11008, 1, (7890, 10411), 1022, 140, 11.1, 1000, 2,
                    {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "rms_norm_eps": 1e-5}),
-    "llama-3": Row(14336, 1, (198, 2427), 400, 8, 6, 4000, 1,
+    "llama-3": Row(14336, 1, (198, 2427), 400, 8, 11, 4000, 1,
                    {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "rms_norm_eps": 1e-5}),
     "mistral": Row(14336, 1, (7310, 8572), 250, 17.5, 11, 1200, 1,
                    {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "rms_norm_eps": 1e-5,
@@ -102,8 +103,8 @@ class Planted:
         random = np.random.default_rng(seed)
         self.eps = row.config["rms_norm_eps"]
         directions = random.standard_normal((VOCAB, 12))
-        directions[:, 0] = 0
-        directions[BOS] = np.eye(12)[0]
+        directions[:, BOS_AXIS] = 0
+        directions[BOS] = np.eye(12)[BOS_AXIS]
         self.directions = directions / np.linalg.norm(directions, axis=1, keepdims=True)
         nuisance = random.standard_normal((VOCAB, 16))
         self.nuisance = NU * nuisance / np.linalg.norm(nuisance, axis=1, keepdims=True)
