@@ -72,6 +72,17 @@ check "a report on the tiny model and its figures" sh -c '
   build/sinkref report --model reference_outputs/tiny_llama1 --tokens 5,17,5x20,9,9,11 --repeats 40 \
     --golden reference_outputs/tiny_llama1/golden_prompt.safetensors --out build/tiny-report &&
   build/venv/bin/python tools/figures.py build/tiny-report'
+check "the first attention layer against Hugging Face in float64" \
+  build/venv/bin/python tools/check_first_layer.py reference_outputs/tiny_llama2 \
+  --tokens 5,17,9,9,11 --repeats 40
+check "planted rows of the paper's table are found, and nothing where nothing was planted" \
+  build/venv/bin/python tools/test_planted.py
+if [ "${1:-}" = --full ]; then
+  check "the first attention layer of SmolLM2 against Hugging Face in float64" \
+    build/venv/bin/python tools/check_first_layer.py models/SmolLM2-135M-Instruct.Q4_1.gguf
+  check "planted rows with other seeds, and their goldens" \
+    build/venv/bin/python tools/test_planted.py --full
+fi
 check "golden files against transformers" \
   build/venv/bin/python tools/check_goldens.py "${whole_pool[@]}"
 check "build with sanitizers" sanitized_build

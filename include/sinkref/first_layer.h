@@ -41,6 +41,7 @@ struct PreAccount {
   double embed = 0, bias = 0;       ///< bias: b_o's share and b_gate
   std::vector<double> same, other;  ///< per head [H]
   double sum() const;
+  double scale = 0;      ///< ln2's: a token that lost its content is scaled up by it
   double whole = 0;      ///< mlp.hook_pre as the forward pass computed it
   double bound = 0;      ///< |sum - whole| <= bound: rounding of T along the way (see the source)
   double magnitude = 0;  ///< Σ of the absolute values of all terms, what errors are relative to
@@ -100,7 +101,7 @@ struct OtherTokenDetection {
   std::vector<OtherTokenShift> heads;                   ///< ‖change of W_o,h z_h‖ [H]
   OtherTokenShift attention;                            ///< of the whole attention output
   std::vector<std::vector<OtherTokenShift>> detectors;  ///< of head h's part of pre_j [detector][H]
-  std::vector<OtherTokenShift> detector_totals;         ///< of all heads' part of pre_j [detector]
+  std::vector<OtherTokenShift> detector_totals;  ///< of pre_j itself, ln2's scale included [detector]
   std::vector<double> mark;  ///< the mean change of attn_out over all pairs [d]
 };
 
@@ -219,5 +220,7 @@ FirstLayerReport analyse_first_layer(const Model& model, const RunOptions& optio
                                      const Step& step);
 
 nlohmann::ordered_json to_json(const FirstLayerReport& report);
+/// What it was made on, so that others can make it again.
+nlohmann::ordered_json to_json(const FirstLayerInputs& inputs);
 
 }  // namespace sinkref

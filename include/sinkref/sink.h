@@ -65,7 +65,8 @@ struct SinkLayer {
 /// Candidates kept per layer, and the fraction of ‖mlp_out‖ that counts as collapsed.
 inline constexpr size_t sink_candidates = 10;
 inline constexpr double collapsed_below = 0.25;
-/// A sink raises the residual: without its neurons ‖resid_post‖ is below this fraction.
+/// A sink raises the residual: without its neurons ‖resid_post‖ is below this fraction, and so is
+/// ordinary text's.
 inline constexpr double raised_below = 0.5;
 /// Besides the paper's rule: a layer whose MLP adds this many times the typical norm is a sink layer
 /// too, so that models with several steps (weaker ones first) are seen.

@@ -44,7 +44,7 @@ std::vector<Claim> claims_of(const FirstLayerReport& r, const std::vector<SinkLa
            r.detectors.at(0).separated, 0.95);
   at_least("a strong head's output says that another token is seen, not which (share of its change)",
            strongest_mark(r.detection), 0.5);
-  at_least("so does what the strongest detector reads of it (share of its change)",
+  at_least("so does the strongest detector (share of the change of its pre-activation)",
            r.detection.detector_totals.at(0).shares.mark, 0.5);
   for (const Convergence& run : r.runs) {
     if (run.layer_distance.size() < 10) continue;  // too short for a rate

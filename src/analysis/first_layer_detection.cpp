@@ -70,15 +70,16 @@ struct PairRuns {
   std::vector<LayerZeroSequence<T>> pairs, lone;
   size_t others;
 
-  PairRuns(const Model& model, const RunOptions& options, const FirstLayerInputs& inputs)
+  PairRuns(const Model& model, const RunOptions& options, const FirstLayerInputs& inputs,
+           const std::vector<size_t>& neurons)
       : others(inputs.others.size()) {
     std::vector<std::vector<int>> batch, alone;
     for (int reader : inputs.readers) {
       alone.push_back({reader});
       for (int other : inputs.others) batch.push_back({other, reader});
     }
-    pairs = record_layer_zero<T>(model, options, batch, {});
-    lone = record_layer_zero<T>(model, options, alone, {});
+    pairs = record_layer_zero<T>(model, options, batch, neurons);
+    lone = record_layer_zero<T>(model, options, alone, neurons);
   }
   const LayerZeroPosition<T>& pair(size_t reader, size_t other) const {
     return pairs[reader * others + other][1];
@@ -92,9 +93,9 @@ OtherTokenDetection detect_other_tokens(const Model& model, const RunOptions& op
                                         const FirstLayerInputs& inputs,
                                         const std::vector<Detector>& detectors) {
   const ModelConfig& c = model.config();
-  const PairRuns<T> runs(model, options, inputs);
   std::vector<size_t> neurons;
   for (const Detector& detector : detectors) neurons.push_back(detector.neuron);
+  const PairRuns<T> runs(model, options, inputs, neurons);
   const std::vector<DetectorReader> weights = detector_readers(model, neurons);
   const OutputWeights output(model);
   const size_t readers = inputs.readers.size(), others = inputs.others.size();
@@ -136,22 +137,22 @@ OtherTokenDetection detect_other_tokens(const Model& model, const RunOptions& op
   found.attention = analyse_pairs(whole, euclid, found.mark);
   for (double a : attention) found.attention.attention += a / double(c.heads);
 
-  for (const DetectorReader& weight : weights) {
-    // Head `only`'s part of the pre-activation, or all heads' for `only` = H, at the pair's scale.
-    const auto part = [&](size_t only) {
-      const size_t begin = only == c.heads ? 0 : only * c.head_dim;
-      const size_t end = only == c.heads ? c.heads * c.head_dim : begin + c.head_dim;
-      Pairs x = over_pairs(1, [&](const auto& seeing, const auto& lone, double* into) {
-        for (size_t i = begin; i < end; ++i) *into += weight.heads[i] * change(seeing, lone, i);
-        *into /= static_cast<double>(seeing.scale);
-      });
-      OtherTokenShift shift = analyse_pairs(x, euclid, mean);
-      shift.attention = only == c.heads ? found.attention.attention : attention[only];
-      return shift;
-    };
+  for (size_t j = 0; j < weights.size(); ++j) {
     found.detectors.emplace_back();
-    for (size_t head = 0; head < c.heads; ++head) found.detectors.back().push_back(part(head));
-    found.detector_totals.push_back(part(c.heads));
+    for (size_t head = 0; head < c.heads; ++head) {
+      Pairs part = over_pairs(1, [&](const auto& seeing, const auto& lone, double* into) {
+        for (size_t i = head * c.head_dim; i < (head + 1) * c.head_dim; ++i)
+          *into += weights[j].heads[i] * change(seeing, lone, i);
+        *into /= static_cast<double>(seeing.scale);  // the head's part alone, at the pair's scale
+      });
+      found.detectors.back().push_back(analyse_pairs(part, euclid, mean));
+      found.detectors.back().back().attention = attention[head];
+    }
+    Pairs all = over_pairs(1, [&](const auto& seeing, const auto& lone, double* into) {
+      *into = static_cast<double>(seeing.pre[j]) - static_cast<double>(lone.pre[j]);
+    });
+    found.detector_totals.push_back(analyse_pairs(all, euclid, mean));
+    found.detector_totals.back().attention = found.attention.attention;
   }
   return found;
 }

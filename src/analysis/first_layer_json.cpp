@@ -17,7 +17,7 @@ ordered_json each(const List& list, const Function& function) {
 
 ordered_json account_json(const PreAccount& a) {
   return {{"embed", a.embed}, {"bias", a.bias},   {"same", a.same},  {"other", a.other},
-          {"sum", a.sum()},   {"whole", a.whole}, {"bound", a.bound}};
+          {"scale", a.scale}, {"sum", a.sum()},   {"whole", a.whole}, {"bound", a.bound}};
 }
 
 ordered_json detector_json(const Detector& d) {
@@ -110,6 +110,22 @@ ordered_json claim_json(const Claim& c) {
 }
 
 }  // namespace
+
+ordered_json to_json(const FirstLayerInputs& inputs) {
+  return {{"texts", inputs.texts},
+          {"readers", inputs.readers},
+          {"others", inputs.others},
+          {"words", each(inputs.words,
+                         [](const SinkInputs::Word& w) {
+                           return ordered_json{{"word", w.text}, {"prefix", w.prefix}, {"token", w.token}};
+                         })},
+          {"repeats", inputs.repeats},
+          {"text", inputs.text},
+          {"lone", inputs.lone},
+          {"sinks", each(inputs.sinks, [](const SinkLayer& s) {
+             return ordered_json{{"layer", s.layer}, {"fires_above", s.fires_above()}};
+           })}};
+}
 
 ordered_json to_json(const FirstLayerReport& r) {
   return {{"precision", r.precision},

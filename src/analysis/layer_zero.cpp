@@ -163,6 +163,7 @@ PreAccount account(const ModelConfig& c, const DetectorReader& reader, size_t in
     sum.other.push_back(0);
     for (const auto& key : at.other[head]) sum.other.back() += read(key.position, key.attention);
   }
+  sum.scale = scale;
   sum.embed /= scale;
   sum.bias = reader.bias_o / scale + reader.bias_gate;
   sum.magnitude = (sum.magnitude + reader.bias_o_magnitude) / scale + std::fabs(reader.bias_gate);
@@ -184,6 +185,7 @@ double PreAccount::sum() const {
 void add(PreAccount& total, const PreAccount& one) {
   total.embed += one.embed;
   total.bias += one.bias;
+  total.scale += one.scale;
   total.whole += one.whole;
   total.bound += one.bound;
   total.magnitude += one.magnitude;
@@ -196,7 +198,8 @@ void add(PreAccount& total, const PreAccount& one) {
 }
 
 void divide(PreAccount& total, double count) {
-  for (double* value : {&total.embed, &total.bias, &total.whole, &total.bound, &total.magnitude})
+  for (double* value : {&total.embed, &total.bias, &total.scale, &total.whole, &total.bound,
+                        &total.magnitude})
     *value /= count;
   for (double& value : total.same) value /= count;
   for (double& value : total.other) value /= count;

@@ -146,6 +146,8 @@ std::vector<SinkLayer> find_sinks(const Model& model, const RunOptions& options,
     sink.norm_typical = norms.resid_typical[layer];
     // Also for a layer above the paper's rule: adding no more than to any token is no sink.
     if (!(sink.mlp_typical > 0 && sink.mlp_first > massive_ratio * sink.mlp_typical)) continue;
+    // A layer that marks the first token without raising it above others (a first detector) is none.
+    if (!(sink.norm_first * raised_below > sink.norm_typical)) continue;
     const std::vector<NeuronContribution> all = contributions(model, options, inputs.lone, layer);
     Ranking gated = rank(model, options, inputs.lone, all, &NeuronContribution::gated, sink);
     if (gated.neurons.empty()) continue;

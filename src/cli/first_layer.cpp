@@ -73,18 +73,18 @@ std::string layers_text(const Blinding& b) {
 
 void print_detectors(const FirstLayerReport& r) {
   std::puts("Detectors: neurons of layer 0 whose gate tells position 0 (mean over the texts)\n"
-            "  neuron  position 0        1        2  told apart |  at 0: embed  attention |"
-            "  at 1: embed   own token  other token");
+            "  neuron  position 0        1        2  told apart |  at 0: scale    embed  attention |"
+            "  at 1: scale    embed  own token  other token");
   const auto total = [](const std::vector<double>& parts) {
     double sum = 0;
     for (double part : parts) sum += part;
     return sum;
   };
   for (const Detector& d : r.detectors)
-    std::printf("  %6zu  %10.3f %8.3f %8.3f  %8.1f %% |  %11.3f %10.3f |  %11.3f %11.3f %12.3f\n",
-                d.neuron, d.mean[0], d.mean[1], d.mean[2], 100 * d.separated, d.account[0].embed,
-                total(d.account[0].same), d.account[1].embed, total(d.account[1].same),
-                total(d.account[1].other));
+    std::printf("  %6zu  %10.3f %8.3f %8.3f  %8.1f %% |  %11.3f %8.3f %10.3f |  %11.3f %8.3f %10.3f %12.3f\n",
+                d.neuron, d.mean[0], d.mean[1], d.mean[2], 100 * d.separated, d.account[0].scale,
+                d.account[0].embed, total(d.account[0].same), d.account[1].scale,
+                d.account[1].embed, total(d.account[1].same), total(d.account[1].other));
   std::printf("  %zu sums closed; worst error %.2g of its bound, %.2g of the terms' magnitude\n",
               r.closure.sums, r.closure.worst_of_bound, r.closure.worst_relative);
 }
@@ -244,7 +244,8 @@ int first_layer(const Options& options) {
   if (!sinks.empty())
     clusters = attack_with_clusters(model, run, cluster_inputs(options, model, inputs, sinks), say);
   if (options.json) {
-    nlohmann::ordered_json j = {{"first_layer", to_json(found)}, {"cluster_attack", nullptr}};
+    nlohmann::ordered_json j = {
+        {"first_layer", to_json(found)}, {"cluster_attack", nullptr}, {"inputs", to_json(chosen)}};
     if (clusters) j["cluster_attack"] = to_json(*clusters);
     std::cout << j.dump(1) << '\n';
   } else {
