@@ -4,6 +4,7 @@
 #
 #   tools/setup.sh            system packages (Debian/Ubuntu), meson setup, ninja
 #   tools/setup.sh --python   also build/venv with tools/requirements.txt, for the goldens and figures
+#   tools/setup.sh --transformer-lens   that, and build/venv-tl with TransformerLens on top of it
 #
 # Where CI is set, warnings are errors.
 set -euo pipefail
@@ -58,11 +59,28 @@ install_python() {
   echo "$wanted" > "$stamp"
 }
 
+# A venv of its own, since TransformerLens brings dozens of packages; torch and transformers are shared.
+install_transformer_lens() {
+  local wanted stamp=$build/venv-tl/requirements.sha256
+  wanted=$(cat "$root/tools/requirements.txt" "$root/tools/requirements-transformer-lens.txt" | sha256sum)
+  if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then return; fi
+  echo "setup.sh: installing tools/requirements-transformer-lens.txt into build/venv-tl"
+  python3 -m venv "$build/venv-tl" || fail "python3 -m venv failed"
+  "$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+    "$("$build/venv-tl/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/shared.pth"
+  "$build/venv-tl/bin/pip" install --quiet --disable-pip-version-check \
+    -r "$root/tools/requirements-transformer-lens.txt" ||
+    fail "pip could not install tools/requirements-transformer-lens.txt"
+  echo "$wanted" > "$stamp"
+}
+
 python=no
+transformer_lens=no
 for argument in "$@"; do
   case $argument in
     --python) python=yes ;;
-    -h | --help) sed -n '2,6s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    --transformer-lens) python=yes transformer_lens=yes ;;
+    -h | --help) sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
     *) fail "unknown argument $argument, see --help" ;;
   esac
 done
@@ -70,3 +88,4 @@ done
 install_packages
 build_sinkref
 [ "$python" = no ] || install_python
+[ "$transformer_lens" = no ] || install_transformer_lens

@@ -67,11 +67,17 @@ tools/get_tokenizers.sh models || exit 1
 run_tests build/tests/sinkref_tests
 check "the golden tool against an independent float64 forward" \
   build/venv/bin/python tools/test_hf_golden.py
+check "the patch of tools/patch.md on Hugging Face, prefill and decode" \
+  build/venv/bin/python tools/check_patch.py
 check "a report on the tiny model and its figures" sh -c '
   rm -rf build/tiny-report &&
   build/sinkref report --model reference_outputs/tiny_llama1 --tokens 5,17,5x20,9,9,11 --repeats 40 \
     --golden reference_outputs/tiny_llama1/golden_prompt.safetensors --out build/tiny-report &&
   build/venv/bin/python tools/figures.py build/tiny-report'
+if [ "${1:-}" = --full ]; then
+  check "the patch of tools/patch.md on TransformerLens" sh -c '
+    tools/setup.sh --transformer-lens && build/venv-tl/bin/python tools/check_patch.py --transformer-lens'
+fi
 check "golden files against transformers" \
   build/venv/bin/python tools/check_goldens.py "${whole_pool[@]}"
 check "build with sanitizers" sanitized_build
