@@ -46,7 +46,7 @@ const Matrix<float>& Rounding::step(const Activation<double>& a) {
   sigma_ = Matrix<float>(followed * count_, a.width);
   const auto layer = [&]() -> const LayerWeights& { return model_.layer(a.hook.layer); };
   switch (a.hook.point) {
-    case HookPoint::Embed: relative(a, half_); break;
+    case HookPoint::Embed: relative(a, std::hypot(0.5 * u, half_)); break;  // a factor, if any
     case HookPoint::ResidPre: break;  // the same numbers as before it
     case HookPoint::Ln1Scale:
     case HookPoint::Ln2Scale:
@@ -115,8 +115,9 @@ void Rounding::rotated(const Activation<double>& a) {
     for (size_t i = 0; i < a.width; ++i) {
       const size_t in_head = i % h;
       const double other = a.row(r)[in_head < h / 2 ? i + h / 2 : i - h / 2];
-      sigma_.row(r)[i] =
-          static_cast<float>(std::sqrt(factor * (square(a.row(r)[i]) + square(other))));
+      const double turn = angle(in_head % (h / 2), a.rows[r].position);
+      sigma_.row(r)[i] = static_cast<float>(
+          std::sqrt(factor * (square(a.row(r)[i]) + square(other)) + square(turn * other)));
     }
 }
 
