@@ -1,15 +1,20 @@
 // sink and report: what was found, as a table, as JSON and as a page.
 
+#include <unistd.h>
+
 #include <cstdio>
 #include <filesystem>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "cli/first_layer.h"
 #include "cli/goldens.h"
 #include "cli/inputs.h"
 #include "cli/patch_effect.h"
 #include "report/json.h"
+#include "report/page.h"
+#include "report/tensors.h"
 #include "sinkref/error.h"
 #include "sinkref/output_file.h"
 #include "sinkref/trace.h"
@@ -29,6 +34,16 @@ ordered_json findings(const Options& options, const Model& model, const ReportIn
   j["arithmetic_version"] = arithmetic_version;
   j.update(panels_json(found, inputs, with_curves));
   return j;
+}
+
+/// With the tokens done of each run, where a person looks.
+RunOptions watched_run(const Options& options) {
+  RunOptions run = run_options(options);
+  if (isatty(2))
+    run.progress = [](size_t done, size_t all) {
+      if (all > 256) std::cerr << "\r  " << done << " of " << all << " tokens" << (done == all ? "\r\033[K" : "");
+    };
+  return run;
 }
 
 std::string count_text(size_t n) { return n == 0 ? "-" : std::to_string(n); }
@@ -103,12 +118,128 @@ std::optional<PatchEffect> patch_effect(const Options& options, const Model& mod
                               patch_effect_inputs(options, model, inputs, found), say);
 }
 
+std::vector<Section> sections_of(const PageContext& context) {
+  std::vector<Section> sections = {repeat_task_section(context), norms_section(context),
+                                   attention_section(context), sinks_section(context)};
+  if (context.report.first_layer) sections.push_back(first_layer_section(context));
+  if (context.report.what_if) sections.push_back(softmax_section(context));
+  return sections;
+}
+
+/// The command as it can be typed again: what changes a number, nothing of this machine.
+std::string command_text(const Options& options, const std::string& model) {
+  std::string text = "sinkref report --model " + model;
+  if (options.tokens) text += " --tokens " + *options.tokens;
+  if (options.tokens_file) text += " --tokens-file " + *options.tokens_file;
+  if (options.prefix) text += " --prefix '" + *options.prefix + "'";
+  for (const std::string& word : options.words) text += " --word '" + word + "'";
+  if (options.repeats_given) text += " --repeats " + std::to_string(options.repeats);
+  if (options.bos != BosPolicy::automatic)
+    text += options.bos == BosPolicy::on ? " --bos on" : " --bos off";
+  if (options.softmax == Softmax::one) text += " --softmax one";
+  if (options.paper) text += " --paper " + *options.paper;
+  return text + " --out DIR";
+}
+
+/// Ids as text where there is a tokenizer.
+struct TokenNames {
+  std::unique_ptr<Tokenizer> tokenizer;
+
+  explicit TokenNames(const Options& options, const Model& model) {
+    if (!options.tokens && !options.tokens_file) tokenizer = Tokenizer::open(model.checkpoint());
+  }
+  std::string one(int id) const {
+    return tokenizer ? "token \"" + tokenizer->decode(std::vector<int>{id}) + "\""
+                     : "token #" + std::to_string(id);
+  }
+  std::string all(const std::vector<int>& ids) const {
+    if (tokenizer) return valid_utf8(tokenizer->decode(ids));
+    std::string text;
+    for (int id : ids) text += (text.empty() ? "#" : " #") + std::to_string(id);
+    return text;
+  }
+  /// A cut may fall inside a character.
+  static std::string valid_utf8(std::string text) {
+    return nlohmann::json::parse(nlohmann::json(text).dump(
+        -1, ' ', false, nlohmann::json::error_handler_t::replace)).get<std::string>();
+  }
+};
+
+Page page_of(const Options& options, const Model& model, const ReportInputs& inputs,
+             const Report& found, const std::optional<PaperComparison>& paper,
+             const std::vector<GoldenResult>& goldens, const ordered_json& j) {
+  const TokenNames names(options, model);
+  const std::string model_name = j["model"];
+  const PageContext context{found, inputs, model_name, [&](int id) { return names.one(id); },
+                            [&](const std::vector<int>& ids) { return names.all(ids); }};
+  Page page{"Attention sinks and repeated tokens in " + model_name,
+            command_text(options, model_name),
+            {{"program", j["program"]},
+             {"arithmetic", std::to_string(arithmetic_version)},
+             {"weights (SHA-256)", j["weights_sha256"]}},
+            findings_of(context),
+            sections_of(context),
+            j.dump()};
+  if (paper) {
+    page.findings.push_back(paper_finding(*paper));
+    page.sections.push_back(paper_section(*paper));
+  }
+  if (!goldens.empty()) {
+    page.findings.push_back(goldens_finding(goldens));
+    page.sections.push_back(goldens_section(goldens));
+  }
+  return page;
+}
+
+/// Panel 5 of the report.
+void add_first_layer(const Options& options, const Model& model, const ReportInputs& inputs,
+                     Report& found) {
+  const RunOptions run = watched_run(options);
+  found.first_layer = analyse_first_layer<float>(
+      model, run, first_layer_inputs(options, model, inputs.sink, found.sinks), say);
+  if (!found.sinks.empty())
+    found.clusters = attack_with_clusters(
+        model, run, cluster_inputs(options, model, inputs.sink, found.sinks), say);
+}
+
+/// The folder of a report. Its files are claimed before the work begins, and appear at its end.
+struct ReportFolder {
+  std::filesystem::path path;
+  bool force;
+  OutputFile json, html;
+
+  ReportFolder(const std::filesystem::path& path, bool force)
+      : path(made(path)), force(force), json(path / "report.json", force),
+        html(path / "report.html", force) {}
+
+  static std::filesystem::path made(const std::filesystem::path& path) {
+    std::error_code error;
+    std::filesystem::create_directories(path / "figures", error);
+    if (error) throw InputError(path.string() + ": cannot be made: " + error.message());
+    return path;
+  }
+
+  void write(const ordered_json& j, const Page& page, const Report& found) {
+    for (const Section& section : page.sections)
+      for (const Figure& figure : section.figures)
+        write_text_file(path / "figures" / (figure.id + ".svg"), figure_svg(figure), force);
+    write_tensors(path / "report.safetensors", force, tensors_of(found),
+                  {{"model", j["model"]},
+                   {"weights_sha256", j["weights_sha256"]},
+                   {"arithmetic_version", std::to_string(arithmetic_version)}});
+    html.append(page_html(page));
+    html.commit();
+    json.append(j.dump() + "\n");
+    json.commit();
+  }
+};
+
 }  // namespace
 
 int sink(const Options& options) {
   const Model model = Model::open(options.model);
   const ReportInputs inputs = report_inputs(options, model);
-  const Report found = analyse_sinks(model, run_options(options), inputs, say);
+  const Report found = analyse_sinks(model, watched_run(options), inputs, say);
   std::optional<PatchEffect> effect;
   if (options.patch_effect) effect = patch_effect(options, model, inputs, found);
   if (options.json) {
@@ -125,19 +256,21 @@ int sink(const Options& options) {
 int report(const Options& options) {
   namespace fs = std::filesystem;
   if (!options.out) throw InputError("--out is missing; expected the folder to write report.json to");
-  const fs::path folder = *options.out;
-  const fs::path file = folder / "report.json";
+  const fs::path file = fs::path(*options.out) / "report.json";
   std::error_code error;
   if (!options.force && fs::exists(file, error))
     throw InputError(file.string() + ": exists already; choose another folder or add --force");
+  if (options.paper) published_row(*options.paper);  // a wrong name shows before the work
   const Model model = Model::open(options.model);
   const ReportInputs inputs = report_inputs(options, model);
   for (const std::string& golden : options.goldens) TraceFile::open(golden);
-  fs::create_directories(folder, error);
-  if (error) throw InputError(folder.string() + ": cannot be made: " + error.message());
-  OutputFile output(file, options.force);  // claimed before the work begins
-  const Report found = analyse(model, run_options(options), inputs, say);
+  ReportFolder folder(*options.out, options.force);
+  Report found = analyse(model, watched_run(options), inputs, say);
+  add_first_layer(options, model, inputs, found);
   ordered_json j = findings(options, model, inputs, found, true);
+  std::optional<PaperComparison> paper;
+  if (options.paper) paper = compare_with_paper(published_row(*options.paper), found, inputs);
+  if (paper) j["paper"] = to_json(*paper);
   std::vector<GoldenResult> goldens;
   j["goldens"] = ordered_json::array();
   bool agrees = true;
@@ -147,14 +280,17 @@ int report(const Options& options) {
     j["goldens"].push_back(golden_json(goldens.back()));
     agrees &= goldens.back().agrees;
   }
-  output.append(j.dump(1) + "\n");
-  output.commit();
+  const Page page = page_of(options, model, inputs, found, paper, goldens, j);
+  folder.write(j, page, found);
   if (options.json) {
     std::cout << j.dump(2) << '\n';
   } else {
     print_findings(found, inputs);
     print_goldens(goldens);
-    std::printf("\nWritten: %s\n", file.c_str());
+    std::puts("");
+    for (const Finding& finding : page.findings)
+      std::printf("%s\n  %s\n", finding.question.c_str(), finding.answer.c_str());
+    std::printf("\nWritten: %s\n", (folder.path / "report.html").c_str());
   }
   return agrees ? 0 : 1;
 }

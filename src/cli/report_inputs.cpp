@@ -5,6 +5,7 @@
 #include "cli/inputs.h"
 #include "cli/sample_texts.h"
 #include "sinkref/error.h"
+#include "sinkref/published.h"
 
 namespace sinkref::cli {
 
@@ -198,7 +199,10 @@ SinkInputs patch_inputs(const Options& options, const Model& model) {
 }
 
 ReportInputs report_inputs(const Options& options, const Model& model) {
-  ReportInputs inputs = inputs_for(options, model, options.repeats);
+  size_t repeats = options.repeats;
+  if (options.paper && !options.repeats_given)  // a quarter more than the paper needed
+    repeats = published_row(*options.paper).repeats * 5 / 4;
+  ReportInputs inputs = inputs_for(options, model, repeats);
   if (options.patch != "auto") inputs.patch = chosen_patch(options, model);
   if (inputs.sink.text.size() < 2)
     throw InputError("one token is no ordinary text: its typical norm is that of a first token; "
