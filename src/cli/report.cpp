@@ -256,11 +256,11 @@ int sink(const Options& options) {
 int report(const Options& options) {
   namespace fs = std::filesystem;
   if (!options.out) throw InputError("--out is missing; expected the folder to write report.json to");
+  if (options.paper) published_row(*options.paper);  // a wrong name shows before the work
   const fs::path file = fs::path(*options.out) / "report.json";
   std::error_code error;
   if (!options.force && fs::exists(file, error))
     throw InputError(file.string() + ": exists already; choose another folder or add --force");
-  if (options.paper) published_row(*options.paper);  // a wrong name shows before the work
   const Model model = Model::open(options.model);
   const ReportInputs inputs = report_inputs(options, model);
   for (const std::string& golden : options.goldens) TraceFile::open(golden);
