@@ -141,13 +141,14 @@ const Matrix<float>& Rounding::scores(const Activation<double>& a) {
     std::copy_n(queries_.row(first_row + r) + a.head * h, h, &q[r * h]);
   const std::vector<float>& k =
       stored(keys_, sequence, a.hook.layer, a.head / (c.heads / c.kv_heads));
-  score_sigma_ = Matrix<float>(a.rows.size(), a.width);
+  Matrix<float> terms_of(a.rows.size(), cache_padded(a.width));
   kernels_.scores(q.data(), a.rows.size(), k.data(), a.width, h, 1.0f / static_cast<float>(h),
-                  score_sigma_.values.data(), a.width);
+                  terms_of.values.data(), terms_of.cols);
+  score_sigma_ = Matrix<float>(a.rows.size(), a.width);
   const double n = static_cast<double>(h);
   for (size_t r = 0; r < a.rows.size(); ++r)
     for (size_t j = 0; j < a.width; ++j) {
-      const double s = a.row(r)[j], terms = score_sigma_.row(r)[j];
+      const double s = a.row(r)[j], terms = terms_of.row(r)[j];
       const double variance = chain_variance(n, terms, s) + square(u * s) +
                               2 * square(half_cache_) * terms + 2 * square(half_ * s);
       score_sigma_.row(r)[j] =
@@ -222,9 +223,12 @@ void Rounding::store(const Activation<double>& a, std::vector<std::vector<float>
   for (size_t r = 0; r < followed * count_; ++r)
     for (size_t head = 0; head < c.kv_heads; ++head) {
       std::vector<float>& kept = stored(all, a.rows[r].sequence, a.hook.layer, head);
-      kept.resize((first_ + count_) * h);
+      const bool key = a.hook.point == HookPoint::RotK;
+      const size_t width = cache_padded(h), position = a.rows[r].position;
+      kept.resize(cache_padded(first_ + count_) * (key ? h : width));
       for (size_t i = 0; i < h; ++i)
-        kept[a.rows[r].position * h + i] = static_cast<float>(square(a.row(r)[head * h + i]));
+        kept[key ? key_index(position, i, h) : position * width + i] =
+            static_cast<float>(square(a.row(r)[head * h + i]));
     }
 }
 
