@@ -54,6 +54,8 @@ class Checkpoint {
   StoredMatrix matrix(const std::string& name, const std::vector<uint64_t>& shape) const;
   /// A norm's weight or a bias of n elements as fp32, in Hugging Face's order.
   std::vector<float> vector(const std::string& name, uint64_t n) const;
+  /// Gives a tensor other values of the same shape, in Hugging Face's order, which are kept in memory.
+  void replace(const std::string& name, std::vector<float> values);
 
  private:
   std::filesystem::path path_;
@@ -62,6 +64,7 @@ class Checkpoint {
   std::map<std::string, nlohmann::json> gguf_metadata_;
   std::map<std::string, StoredTensor> tensors_;
   std::vector<std::shared_ptr<const class MappedFile>> files_;
+  std::vector<std::shared_ptr<const std::vector<float>>> replaced_;
 
   friend void read_safetensors_folder(Checkpoint&);
   friend void read_gguf(Checkpoint&);

@@ -136,6 +136,21 @@ StoredMatrix Checkpoint::matrix(const std::string& name, const std::vector<uint6
   return matrix;
 }
 
+void Checkpoint::replace(const std::string& name, std::vector<float> values) {
+  StoredTensor& stored = tensors_.at(name);
+  uint64_t elements = 1;
+  for (uint64_t extent : stored.shape) elements *= extent;
+  if (values.size() != elements)
+    throw std::logic_error(name + ": " + std::to_string(values.size()) + " values for shape " +
+                           shape_text(stored.shape));
+  replaced_.push_back(std::make_shared<const std::vector<float>>(std::move(values)));
+  stored.dtype = DType::F32;
+  stored.unsupported_dtype.clear();
+  stored.interleaved_head_dim = 0;
+  stored.data = reinterpret_cast<const std::byte*>(replaced_.back()->data());
+  stored.bytes = elements * sizeof(float);
+}
+
 std::vector<float> Checkpoint::vector(const std::string& name, uint64_t n) const {
   const std::vector<float> values = widen_row(matrix(name, {n}), 0);
   const size_t head_dim = tensors_.at(name).interleaved_head_dim;

@@ -9,6 +9,7 @@
 
 #include "cli/inputs.h"
 #include "sinkref/error.h"
+#include "sinkref/fingerprint.h"
 #include "sinkref/trace.h"
 
 namespace sinkref::cli {
@@ -91,7 +92,9 @@ int generate_with(const Options& options, const Model& model) {
   } catch (const InputError&) {
     if (!options.tokens && !options.tokens_file) throw;
   }
-  Forward<T> forward(model, run_options(options));
+  RunOptions run = run_options(options);
+  if (options.fingerprint) run.logits = LogitRows::all;
+  Forward<T> forward(model, run);
   std::vector<Sequence<T>> sequences;
   for (const std::vector<int>& tokens : batch) {
     sequences.push_back(forward.start(tokens));
@@ -106,6 +109,8 @@ int generate_with(const Options& options, const Model& model) {
     Hooks<T> hooks;
     add_patch(patch, hooks);
     add_ablation(ablation, hooks);
+    Fingerprint<T> fingerprint;
+    if (options.fingerprint) fingerprint.attach(hooks);
     const auto print = [&](int id) {
       if (options.json) return;
       std::cout << (tokenizer ? text_of(tokenizer.get(), {id}) : std::to_string(id) + " ")
@@ -115,6 +120,9 @@ int generate_with(const Options& options, const Model& model) {
         sinkref::generate(forward, std::move(sequence), options.max_new_tokens, hooks, print);
     if (!options.json) std::cout << '\n';
     all.push_back({{"tokens", ids}, {"text", text_of(tokenizer.get(), ids)}});
+    if (!options.fingerprint) continue;
+    all.back()["fingerprint"] = fingerprint.text(model);
+    if (!options.json) say("fingerprint " + all.back()["fingerprint"].get<std::string>());
   }
   if (options.json) std::cout << dumped(all.size() == 1 ? all[0] : all) << '\n';
   return 0;
@@ -136,8 +144,9 @@ int trace_with(const Options& options, const Model& model) {
     return std::find(chosen.begin(), chosen.end(), Hook{point, 0}) != chosen.end();
   };
   const bool whole = wants(HookPoint::Logits) || wants(HookPoint::LnFinalScale) ||
-                     wants(HookPoint::LnFinalNormalized);
-  run.logits = wants(HookPoint::Logits) ? LogitRows::all : LogitRows::none;
+                     wants(HookPoint::LnFinalNormalized) || options.fingerprint;
+  const bool has_logits = wants(HookPoint::Logits) || options.fingerprint;
+  run.logits = has_logits ? LogitRows::all : LogitRows::none;
   size_t depth = 0;
   for (Hook hook : chosen)
     if (hook_name(hook).starts_with("blocks.")) depth = std::max(depth, hook.layer + 1);
@@ -159,12 +168,15 @@ int trace_with(const Options& options, const Model& model) {
     say("writing " + std::to_string(chosen.size()) + " tensors, " +
         std::to_string(trace_bytes(c, chosen, tokens, sizeof(T))) + " bytes");
   writer.attach(hooks);
+  Fingerprint<T> fingerprint;
+  if (has_logits) fingerprint.attach(hooks);
   forward.run(batch, hooks);
   writer.commit();
-  if (options.json)
-    std::cout << dumped({{"out", *options.out}, {"bytes", writer.bytes()},
-                         {"weights_sha256", metadata["weights_sha256"]}})
-              << '\n';
+  ordered_json done = {{"out", *options.out}, {"bytes", writer.bytes()},
+                       {"weights_sha256", metadata["weights_sha256"]}};
+  if (has_logits) done["fingerprint"] = fingerprint.text(metadata["weights_sha256"]);
+  if (options.json) std::cout << dumped(done) << '\n';
+  else if (has_logits) say("fingerprint " + done["fingerprint"].get<std::string>());
   return 0;
 }
 

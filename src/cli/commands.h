@@ -14,5 +14,6 @@ int first_layer(const Options& options);
 int report(const Options& options);
 int bench(const Options& options);
 int eval(const Options& options);
+int verify_self(const Options& options);
 
 }  // namespace sinkref::cli

@@ -82,6 +82,11 @@ po::options_description describe(const Command& command) {
   add("repeats", text("1000"), "length of the runs of one word");
   add("word", po::value<std::vector<Text>>(), "word to repeat; may be given several times");
   add("prefix", po::value<Text>(), "text before the run (default: BOS alone, or a short request)");
+  add("self", po::bool_switch(), "hold this machine's runs against each other: kernels, threads, chunks, "
+                                 "decode, batch, cache");
+  add("perturb", po::value<Text>(), "with --self: the weight that the negative control moves by one ulp, "
+                                    "as 3.mlp.up_proj[17]");
+  add("fingerprint", po::bool_switch(), "a short name for the bits of the prompt's logits");
   add("prefill", text("0"), "tokens of the prompt to time, 0 for none");
   add("decode", text("0"), "tokens to time one at a time after the prompt, 0 for none");
   add("shapes", text(""), "matrices to time: llama-2-7b, llama-3-8b, mistral-7b, smollm2 (all four if no "
@@ -166,6 +171,9 @@ Options fill(const po::variables_map& values) {
   text("patch", o.patch);
   text("ablate", o.ablate);
   text("hooks", o.hooks);
+  o.self = values.count("self") && values["self"].as<bool>();
+  optional("perturb", o.perturb);
+  o.fingerprint = values.count("fingerprint") && values["fingerprint"].as<bool>();
   text("shapes", o.shapes);
   text("rows", o.rows);
   text("dtype", o.dtype);

@@ -14,6 +14,9 @@ struct Options {
   std::string model;
   size_t prefill = 0, decode = 0, runs = 5;  // bench
   std::string shapes, rows, dtype;
+  bool self = false;  // verify
+  std::optional<std::string> perturb;
+  bool fingerprint = false;
   bool model_given = false;  ///< otherwise it is the tiny model that comes along
   std::optional<std::string> prompt, prompt_file, tokens, tokens_file;
   std::optional<std::string> out, prefix;

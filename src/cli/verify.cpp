@@ -189,6 +189,7 @@ void check_usage(const Options& options) {
 }  // namespace
 
 int verify(const Options& options) {
+  if (options.self) return verify_self(options);
   check_usage(options);
   if (!options.goldens.empty() && !options.candidate) return verify_goldens(options);
   const VerifyReport report =

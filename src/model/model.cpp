@@ -1,44 +1,17 @@
 #include "sinkref/model.h"
 
-#include <openssl/evp.h>
-
 #include <algorithm>
 #include <cmath>
 #include <exception>
 #include <functional>
 #include <span>
 
+#include "model/sha256.h"
 #include "sinkref/error.h"
 
 namespace sinkref {
 
 namespace {
-
-std::string hex(const unsigned char* digest, size_t n) {
-  std::string text;
-  for (size_t i = 0; i < n; ++i) {
-    text += "0123456789abcdef"[digest[i] >> 4];
-    text += "0123456789abcdef"[digest[i] & 15];
-  }
-  return text;
-}
-
-class Sha256 {
- public:
-  Sha256() : context_(EVP_MD_CTX_new(), EVP_MD_CTX_free) {
-    EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr);
-  }
-  void update(const void* data, size_t bytes) { EVP_DigestUpdate(context_.get(), data, bytes); }
-  std::string finish() {
-    unsigned char digest[EVP_MAX_MD_SIZE];
-    unsigned int size = 0;
-    EVP_DigestFinal_ex(context_.get(), digest, &size);
-    return hex(digest, size);
-  }
-
- private:
-  std::unique_ptr<EVP_MD_CTX, void (*)(EVP_MD_CTX*)> context_;
-};
 
 std::string shape_text(const std::vector<uint64_t>& shape) {
   std::string text;
