@@ -32,10 +32,6 @@ uint64_t hash_of(const float* values, size_t n) {
   return hash;
 }
 
-bool is_attention(HookPoint point) {
-  return point == HookPoint::AttnScores || point == HookPoint::Pattern;
-}
-
 struct Setting {
   std::string kernel = "auto";
   int threads = 0;  ///< 0 for all
