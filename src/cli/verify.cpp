@@ -190,6 +190,7 @@ void check_usage(const Options& options) {
 
 int verify(const Options& options) {
   if (options.self) return verify_self(options);
+  if (options.perturb) throw InputError("verify: --perturb belongs to --self; add it");
   check_usage(options);
   if (!options.goldens.empty() && !options.candidate) return verify_goldens(options);
   const VerifyReport report =
