@@ -76,7 +76,9 @@ int verify_self(const Options& options) {
   std::printf("Control: %s moved by one ulp\n", weight.c_str());
   print_axis(check.control);
   std::printf("%s\n", check.agrees() ? "the same bits on every axis; the control was caught"
-                      : check.control.differing == 0 ? "THE CONTROL WAS NOT CAUGHT"
+                      : check.control.differing == 0
+                          ? "THE CONTROL WAS NOT CAUGHT: no bit of this run depends on that ulp "
+                            "(rounding takes it up, or no token reads it); choose a larger weight"
                                                      : "THE BITS DIFFER");
   return check.agrees() ? 0 : 1;
 }
