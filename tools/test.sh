@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
 # Sets up, builds and runs every test. Ends with one line "N passed, M failed".
 #
-#   tools/test.sh          the C++ tests, again under AddressSanitizer and UBSan where files, options
-#                          and tokenizers are read, and every golden file held against transformers
-#                          as it runs here
+#   tools/test.sh          the C++ tests, those of what reads files again under AddressSanitizer and
+#                          UBSan, and every golden file held against transformers as it runs here
 #   tools/test.sh --full   all C++ tests under the sanitizers, and the goldens' whole pool of runs
 #
 # Where CI is set, warnings are errors.
@@ -44,23 +43,15 @@ run_tests() {
   failed=$((failed + cases - good))
 }
 
-sanitized_build() {
+# sanitized TARGET: builds one of the test programs in build-asan.
+sanitized() {
   [ -f build-asan/build.ninja ] ||
-    meson setup build-asan -Db_sanitize=address,undefined -Db_lundef=false -Doptimization=1 \
-      -Ddebug=false -Dcpp_args=-g1 ${CI:+-Dwerror=true} || return 1
-  ninja -C build-asan tests/sinkref_tests
+    meson setup build-asan -Db_sanitize=address,undefined -Db_lundef=false -Dbuildtype=plain \
+      ${CI:+-Dwerror=true} || return 1
+  ninja -C build-asan "tests/$1"
 }
 
-# Catch2's filter for what runs under the sanitizers: all that reads what a user or a file brings,
-# but not SmolLM2, which takes minutes and shows nothing that the tiny models do not.
-full=${1:-}
-sanitized_tests='[cli],[finite],[gguf],malformed*,checkpoint*,config*,tokenizer*,dequantise*'
-whole_pool=()
-if [ "$full" = --full ]; then
-  sanitized_tests='~[smollm2]'
-  whole_pool=(--pool)
-fi
-
+export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 tools/setup.sh --python || exit 1
 tools/get_smollm2.sh models || exit 1
 tools/get_tokenizers.sh models || exit 1
@@ -83,9 +74,16 @@ if [ "${1:-}" = --full ]; then
   check "planted rows with other seeds, and their goldens" \
     build/venv/bin/python tools/test_planted.py --full
 fi
-check "golden files against transformers" \
-  build/venv/bin/python tools/check_goldens.py "${whole_pool[@]}"
-check "build with sanitizers" sanitized_build
-UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 run_tests build-asan/tests/sinkref_tests "$sanitized_tests"
+if [ "${1:-}" = --full ]; then
+  check "golden files and their whole pool against transformers" \
+    build/venv/bin/python tools/check_goldens.py --pool
+  check "all tests built with sanitizers" sanitized sinkref_tests
+  # SmolLM2 under the sanitizers takes minutes and shows nothing the tiny models do not.
+  run_tests build-asan/tests/sinkref_tests '~[smollm2]'
+else
+  check "golden files against transformers" build/venv/bin/python tools/check_goldens.py
+  check "the tests of what reads files built with sanitizers" sanitized reader_tests
+  run_tests build-asan/tests/reader_tests
+fi
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]
