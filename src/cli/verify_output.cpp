@@ -12,6 +12,8 @@ namespace {
 
 constexpr size_t most_rows = 16;  // of a table, and of the tokens of one tensor in JSON
 
+constexpr size_t most_problems = 8;
+
 /// NaN and infinities have no JSON number.
 ordered_json number(double value) {
   if (std::isnan(value)) return "nan";
@@ -166,7 +168,10 @@ void print_verify(const VerifyReport& report) {
               number_type_name(r.arithmetic.cache));
   std::printf("Verdict    %s\n", r.agrees ? (report.exact ? "equal bits" : "agrees within rounding")
                                            : "DIFFERS");
-  for (const std::string& problem : r.problems) std::printf("Problem    %s\n", problem.c_str());
+  for (size_t i = 0; i < std::min(r.problems.size(), most_problems); ++i)
+    std::printf("Problem    %s\n", r.problems[i].c_str());
+  if (r.problems.size() > most_problems)
+    std::printf("           … and %zu more\n", r.problems.size() - most_problems);
   if (r.first) print_first(report);
   for (const Diagnosis& d : r.diagnosis)
     std::printf("Diagnosis  %s (%s): %s\n", d.fault.c_str(), d.certainty.c_str(), d.detail.c_str());
