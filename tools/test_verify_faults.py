@@ -37,8 +37,8 @@ from hf import capture
 SINKREF = ROOT / "build" / "sinkref"
 OUTPUTS = ROOT / "reference_outputs"
 TOKENS = [1, 5, 9, 33, 7, 7, 7, 7, 7, 7, 7, 7, 12, 44, 101, 17, 18, 250, 3, 77, 63, 5, 9, 200, 31, 8]
-NO_PATTERN = ("hook_embed,blocks.*.hook_*,blocks.*.ln*,blocks.*.mlp.*,ln_final.*,logits,blocks.*.attn.hook_?,"
-              "blocks.*.attn.hook_rot_*,blocks.*.attn.hook_attn_scores")
+NO_PATTERN = ("hook_embed,blocks.*.hook_resid_*,*.hook_attn_out,*.hook_mlp_out,*.hook_scale,*.hook_normalized,"
+              "*.mlp.hook_*,logits,*.attn.hook_?,*.attn.hook_rot_?,*.hook_attn_scores")
 
 
 @dataclass

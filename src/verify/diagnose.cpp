@@ -95,13 +95,12 @@ bool diagnose_precision(const Model& model, const Candidate& candidate,
     for (size_t i = 0; i < candidate.tokens().size(); ++i) run.run(i);
     bool agrees = true;
     for (const TensorDifference& tensor : run.tensors()) agrees &= tensor.first_over() == nullptr;
+    if (!agrees) continue;
     const std::string name = number_type_name(type);
-    result.diagnosis.push_back(
-        {"precision", agrees ? "certain" : "likely",
-         "their values are " + name + " numbers" +
-             (agrees ? ", and as a run in " + name + " all tensors agree (--candidate-dtype " + name + ")"
-                     : "")});
-    return agrees;
+    result.diagnosis.push_back({"precision", "certain",
+                                "their values are " + name + " numbers, and as a run in " + name +
+                                    " all tensors agree (--candidate-dtype " + name + ")"});
+    return true;
   }
   return false;
 }
@@ -156,13 +155,18 @@ void report(std::vector<Suspect>& found, VerifyResult& result) {
       std::erase_if(found, [](const Suspect& s) { return !(s.found.anywhere <= 1); });
   std::set<std::string> kinds;
   for (const Suspect& s : found) kinds.insert(s.hypothesis.fault);
-  std::stable_sort(found.begin(), found.end(), [](const Suspect& a, const Suspect& b) {
-    return a.found.at_first < b.found.at_first;
-  });
   std::set<std::string> named;
-  for (const Suspect& s : found) {
+  for (const Suspect& one : found) {
+    if (!named.insert(one.hypothesis.fault).second) continue;
+    // Of several variants of a fault, all within rounding, the nearest.
+    const Suspect& s = *std::min_element(
+        found.begin(), found.end(), [&](const Suspect& a, const Suspect& b) {
+          const auto key = [&](const Suspect& x) {
+            return std::pair(x.hypothesis.fault != one.hypothesis.fault, x.found.at_first);
+          };
+          return key(a) < key(b);
+        });
     const Hypothesis& h = s.hypothesis;
-    if (!named.insert(h.fault).second) continue;  // its nearest variant is enough
     std::string evidence = any_whole ? "; with it all tensors agree within rounding"
                            : s.found.anywhere <= 1
                                ? "; with it this block agrees within rounding, but not all of the trace"

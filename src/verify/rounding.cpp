@@ -46,7 +46,7 @@ const Matrix<float>& Rounding::step(const Activation<double>& a) {
   sigma_ = Matrix<float>(followed * count_, a.width);
   const auto layer = [&]() -> const LayerWeights& { return model_.layer(a.hook.layer); };
   switch (a.hook.point) {
-    case HookPoint::Embed: relative(a, half_); break;
+    case HookPoint::Embed: relative(a, std::hypot(0.5 * u, half_)); break;  // a factor, if any
     case HookPoint::ResidPre: break;  // the same numbers as before it
     case HookPoint::Ln1Scale:
     case HookPoint::Ln2Scale:
