@@ -60,11 +60,17 @@ std::vector<Suspect> suspects(const Model& model, const Candidate& candidate,
   place.first_block = block_with_input(candidate, first, layers);
   place.end_block = with_head ? layers : first.point == HookPoint::Embed ? 1 : first.layer + 1;
   const bool one_block = !with_head && place.end_block == place.first_block + 1;
+  const auto tried = [&](const Hypothesis& h) {
+    return explain(model, candidate, options, result.budget, h, place, with_head, token.sequence,
+                   std::max(first_positions, token.token + 8), first);
+  };
+  const double over_without = tried({"none", ""}).over;
   std::vector<Suspect> found;
   for (Hypothesis& h : usual_faults(model, candidate, options, first)) {
     if (one_block && h.first > first.point) continue;  // it cannot show so early
-    const Explanation e = explain(model, candidate, options, result.budget, h, place, with_head,
-                                  token.sequence, std::max(first_positions, token.token + 8), first);
+    const Explanation e = tried(h);
+    // Rounding may leave some rows off, but it has to explain most of those that were.
+    if (h.rounds && e.over > over_without / 4) continue;
     if (e.at_first <= 1) found.push_back({std::move(h), place, e});
   }
   return found;

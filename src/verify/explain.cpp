@@ -44,7 +44,10 @@ class Comparison {
     };
     for (const auto& [index, ratios] : ratios_) {
       e.anywhere = std::max(e.anywhere, of(ratios));
-      if (index == causal_index(first, model_.config().layers)) e.at_first = of(ratios);
+      if (index != causal_index(first, model_.config().layers)) continue;
+      e.at_first = of(ratios);
+      const auto bad = std::count_if(ratios.begin(), ratios.end(), [](double r) { return !(r <= 1); });
+      e.over = static_cast<double>(bad) / static_cast<double>(ratios.size());
     }
     return e;
   }

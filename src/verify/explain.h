@@ -9,6 +9,7 @@ namespace sinkref {
 struct Explanation {
   double at_first = 0;  ///< at the hook that was asked about
   double anywhere = 0;  ///< over all that was compared
+  double over = 0;      ///< share of the rows of the hook asked about that are over budget
 };
 
 /// Runs blocks [place.first_block, place.end_block) of the model under the hypothesis on their input,

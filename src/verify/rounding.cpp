@@ -115,8 +115,9 @@ void Rounding::rotated(const Activation<double>& a) {
     for (size_t i = 0; i < a.width; ++i) {
       const size_t in_head = i % h;
       const double other = a.row(r)[in_head < h / 2 ? i + h / 2 : i - h / 2];
-      sigma_.row(r)[i] =
-          static_cast<float>(std::sqrt(factor * (square(a.row(r)[i]) + square(other))));
+      const double turn = angle(in_head % (h / 2), a.rows[r].position);
+      sigma_.row(r)[i] = static_cast<float>(
+          std::sqrt(factor * (square(a.row(r)[i]) + square(other)) + square(turn * other)));
     }
 }
 

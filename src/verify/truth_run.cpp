@@ -89,7 +89,9 @@ TruthRun::TruthRun(const Model& model, const Candidate& candidate, const VerifyO
     state.given = options.budget.find(state.result->name);
     all_given &= state.given && !state.given->local.empty() && !state.given->propagated.empty();
   }
-  copies_ = disturbed + (all_given ? 0 : 2 * draws);
+  // Where they supply every hook, a step's own rounding is all that local copies could differ by.
+  if (candidate.hooks().size() + 1 >= states_.size()) local_draws_ = 0;
+  copies_ = disturbed + (all_given ? 0 : local_draws_ + draws);
 }
 
 void TruthRun::run(size_t sequence) {
@@ -166,7 +168,7 @@ void TruthRun::attach_copies(Hooks<double>& hooks) {
 }
 
 size_t TruthRun::role_base(size_t role) const {
-  return role < disturbed ? role : role < disturbed + draws ? local : truth;
+  return role < disturbed ? role : role < disturbed + local_draws_ ? local : truth;
 }
 
 /// Rows of one token share their disturbance: equal inputs are rounded equally, and the errors of
@@ -325,6 +327,18 @@ void TruthRun::keep(const Activation<double>& a, Kept& kept, double unseen) {
   }
 }
 
+/// The rounding of the scores or the pattern of a followed copy itself: the least their noise can be.
+void TruthRun::note_floor(const Activation<double>& a, Kept& kept, const Matrix<float>& sigma) {
+  for (size_t r = 0; r < a.rows.size(); ++r) {
+    const size_t t = a.rows[r].position - first_;
+    const size_t seen = a.rows[r].position + 1;
+    const double floor =
+        over(rms(sigma.row(r), seen), unit_of(a.hook.point, rms(a.row(r), a.width)));
+    double& most = a.rows[0].sequence == local ? kept.noise[t].local : kept.noise[t].propagated;
+    most = std::max(most, floor);
+  }
+}
+
 void TruthRun::note_noise(const Activation<double>& a, Kept& kept) {
   const size_t base = role_base(a.rows[0].sequence);
   for (size_t r = 0; r < a.rows.size(); ++r) {
@@ -352,6 +366,7 @@ void TruthRun::on_scores(const Activation<double>& a) {
   if (role < disturbed) {
     keep(a, scores_, minus_infinity);
     const Matrix<float>& sigma = rounding_.scores(a);
+    note_floor(a, scores_, sigma);
     if (copies_ > disturbed) {
       score_sigma_[role].resize(config_.heads);
       Matrix<float>& kept = score_sigma_[role][a.head];
@@ -378,6 +393,16 @@ void TruthRun::on_pattern(const Activation<double>& a) {
   const size_t role = a.rows[0].sequence;
   if (role < disturbed) {
     keep(a, pattern_, 0);
+    Matrix<float> sigma(a.rows.size(), a.width);
+    for (size_t r = 0; r < a.rows.size(); ++r) {
+      const double* scores = scores_.heads[role][a.head].row(a.rows[r].position - first_);
+      const double largest = *std::max_element(scores, scores + a.width);
+      for (size_t k = 0; k < a.width; ++k)
+        if (a.row(r)[k] != 0)
+          sigma.row(r)[k] =
+              static_cast<float>(rounding_.pattern(a.row(r)[k], largest - scores[k]));
+    }
+    note_floor(a, pattern_, sigma);
   } else {
     for (size_t r = 0; r < a.rows.size(); ++r) {
       const size_t t = a.rows[r].position - first_;

@@ -57,6 +57,7 @@ class TruthRun {
   void on_scores(const Activation<double>& a);
   void on_pattern(const Activation<double>& a);
   void keep(const Activation<double>& a, Kept& kept, double unseen);
+  void note_floor(const Activation<double>& a, Kept& kept, const Matrix<float>& sigma);
   void note_noise(const Activation<double>& a, Kept& kept);
   void replace_attention(const Activation<double>& a);
   void judge_attention(HookPoint point, size_t layer, Kept& kept);
@@ -75,7 +76,7 @@ class TruthRun {
   const Candidate& candidate_;
   const VerifyOptions& options_;
   Rounding rounding_;
-  size_t copies_;  // in the batch
+  size_t local_draws_ = draws, copies_;  // disturbed local copies; all in the batch
   std::vector<TensorDifference> tensors_;
   std::vector<State> states_;                  // by causal index
   std::vector<std::vector<Matrix<float>>> ours_;  // by causal index, then head

@@ -29,7 +29,8 @@ def save(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str])
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
     try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial,
+        # Engines hand out one tensor under two names; the file holds each on its own.
+        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, partial,
                   {key: str(value) for key, value in metadata.items()})
         partial.replace(path)
     finally:

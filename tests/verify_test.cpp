@@ -1,0 +1,209 @@
+#include "sinkref/verify.h"
+
+#include <unistd.h>
+
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+
+#include "sinkref/error.h"
+#include "verify/candidate.h"
+#include "verify/difference.h"
+#include "verify/hypotheses.h"
+
+using namespace sinkref;
+namespace fs = std::filesystem;
+
+namespace {
+
+const fs::path outputs = SINKREF_SOURCE_DIR "/reference_outputs";
+const std::vector<int> tokens = {1, 5, 9, 33, 7, 7, 7, 7, 12, 44};
+
+struct Trace {
+  Trace(const Model& model, const std::string& globs, Softmax softmax = Softmax::standard,
+        const Hooks<float>& changes = {}) {
+    static int count = 0;
+    path = fs::temp_directory_path() /
+           ("sinkref_verify_" + std::to_string(::getpid()) + "_" + std::to_string(count++));
+    const std::vector<Hook> chosen = select_hooks(globs, model.config().layers);
+    RunOptions run;
+    run.logits = LogitRows::all;
+    run.softmax = softmax;
+    Forward<float> forward(model, run);
+    std::vector<Sequence<float>> batch;
+    batch.push_back(forward.start(tokens));
+    Hooks<float> hooks = changes;
+    TraceWriter<float> writer(path, true, model.config(), chosen, {tokens}, {});
+    writer.attach(hooks);
+    forward.run(batch, hooks);
+    writer.commit();
+  }
+  ~Trace() { fs::remove(path); }
+  TraceFile file() const { return TraceFile::open(path); }
+  /// Overwrites element `i` of a tensor in the file.
+  void set(const std::string& name, size_t i, float value) const {
+    const TraceFile trace = file();
+    std::fstream out(path, std::ios::in | std::ios::out | std::ios::binary);
+    uint64_t header = 0;
+    out.read(reinterpret_cast<char*>(&header), 8);
+    // The tensor's place: its distance from "tokens", which a trace begins with.
+    const std::ptrdiff_t offset = trace.tensor(name).data - trace.tensor("tokens").data;
+    out.seekp(static_cast<std::streamoff>(8 + header) + offset +
+              static_cast<std::streamoff>(i * sizeof(float)));
+    out.write(reinterpret_cast<const char*>(&value), sizeof value);
+  }
+  float at(const std::string& name, size_t i) const {
+    return static_cast<float>(file().values(name)[i]);
+  }
+  fs::path path;
+};
+
+VerifyResult verify(const Model& model, const Trace& trace) {
+  return verify_candidate(model, trace.file(), {});
+}
+
+}  // namespace
+
+TEST_CASE("verify: causal_index is the place in all_hooks, for every hook", "[verify]") {
+  const std::vector<Hook> all = all_hooks(5);
+  for (size_t i = 0; i < all.size(); ++i) CHECK(causal_index(all[i], 5) == i);
+}
+
+TEST_CASE("verify: ulps count fp32 numbers, across zero too", "[verify]") {
+  const float infinity = std::numeric_limits<float>::infinity();
+  CHECK(ulps_between(1.0f, 1.0f) == 0);
+  CHECK(ulps_between(0.0f, -0.0f) == 0);
+  CHECK(ulps_between(1.0f, std::nextafter(1.0f, 2.0f)) == 1);
+  const float least = std::numeric_limits<float>::denorm_min();
+  CHECK(ulps_between(-least, least) == 2);
+  CHECK(std::isinf(ulps_between(std::nanf(""), 1.0f)));
+  CHECK(ulps_between(std::numeric_limits<float>::max(), infinity) == 1);
+}
+
+TEST_CASE("verify: rounding to fp16 and bf16 is to nearest even, with subnormals", "[verify]") {
+  CHECK(rounded(1.0 + 0x1p-11, NumberType::fp16) == 1.0);
+  CHECK(rounded(1.0 + 0x1.8p-11, NumberType::fp16) == 1.0 + 0x1p-10);
+  CHECK(rounded(1.0 + 0x1p-8, NumberType::bf16) == 1.0);
+  CHECK(rounded(0x1p-24, NumberType::fp16) == 0x1p-24);
+  CHECK(rounded(0x1p-26, NumberType::fp16) == 0);
+  CHECK(rounded(-3.140625, NumberType::bf16) == -3.140625);
+}
+
+TEST_CASE("verify: our own fp32 run agrees, whatever is supplied, on every tiny model", "[verify]") {
+  for (const char* name : {"tiny_llama1", "tiny_llama2", "tiny_llama3", "tiny_mistral"}) {
+    const Model model = Model::open(outputs / name);
+    for (const char* globs : {"*", "logits", "blocks.*.hook_resid_post", "blocks.1.attn.*"}) {
+      const Trace trace(model, globs);
+      const VerifyResult result = verify(model, trace);
+      INFO(name << " " << globs);
+      CHECK(result.agrees);
+      CHECK_FALSE(result.tensors.empty());
+    }
+  }
+}
+
+TEST_CASE("verify: a change of 4 ulp in one element is found in bits and not claimed otherwise",
+          "[verify]") {
+  const Model model = Model::open(outputs / "tiny_llama3");
+  const Trace ours(model, "*"), theirs(model, "*");
+  const std::string name = "blocks.2.mlp.hook_post";
+  const size_t width = model.config().intermediate_size, element = 5 * width + 17;
+  float value = theirs.at(name, element);
+  for (int i = 0; i < 4; ++i) value = std::nextafter(value, 10.0f);
+  theirs.set(name, element, value);
+  const VerifyResult exact = verify_traces(ours.file(), theirs.file(), {}, true);
+  REQUIRE(exact.first);
+  CHECK(exact.tensors[*exact.first].name == name);
+  const TokenDifference& found = *exact.tensors[*exact.first].first_over();
+  CHECK(found.token == 5);
+  CHECK(found.index == std::vector<size_t>{0, 5, 17});
+  CHECK(found.ulps == 4);
+  CHECK(found.over == 1);
+  CHECK(verify_traces(ours.file(), ours.file(), {}, true).agrees);
+  CHECK(verify(model, theirs).agrees);  // below rounding
+}
+
+TEST_CASE("verify: one wrong value is found at its tensor, token and element, and nowhere after",
+          "[verify]") {
+  const Model model = Model::open(outputs / "tiny_llama3");
+  Hooks<float> slip;
+  slip.add({HookPoint::Z, 1}, [](const Activation<float>& a) { a.row(3)[6] += 0.25f; });
+  const Trace trace(model, "*", Softmax::standard, slip);
+  const VerifyResult result = verify(model, trace);
+  REQUIRE(result.first);
+  const TensorDifference& first = result.tensors[*result.first];
+  CHECK(first.name == "blocks.1.attn.hook_z");
+  CHECK(first.first_over()->token == 3);
+  CHECK(first.first_over()->index == std::vector<size_t>{0, 3, 0, 6});
+  size_t local = 0, propagated = 0;
+  for (const TensorDifference& tensor : result.tensors) {
+    local += tensor.tokens_over_local > 0;
+    propagated += tensor.tokens_over_propagated > 0;
+  }
+  CHECK(local == 1);        // the slip itself
+  CHECK(propagated > 10);   // and what it does to all that follows
+  REQUIRE(result.diagnosis.size() == 1);
+  CHECK(result.diagnosis[0].certainty == "none");
+}
+
+TEST_CASE("verify: NaN, missing, extra and misshapen tensors fail, and so does nothing to compare",
+          "[verify]") {
+  const Model model = Model::open(outputs / "tiny_llama3");
+  const auto problem = [](const VerifyResult& result, const std::string& text) {
+    CHECK_FALSE(result.agrees);
+    REQUIRE_FALSE(result.problems.empty());
+    CHECK(result.problems[0].find(text) != std::string::npos);
+  };
+  const Trace nan(model, "*");
+  nan.set("blocks.1.hook_mlp_out", 70, std::nanf(""));
+  const VerifyResult result = verify(model, nan);
+  problem(result, "1 NaN");
+  REQUIRE(result.first);
+  CHECK(result.tensors[*result.first].name == "blocks.1.hook_mlp_out");
+
+  const Trace holes(model, "blocks.0.hook_resid_post,blocks.2.hook_resid_post");
+  problem(verify(model, holes), "missing tensor \"blocks.1.hook_resid_post\"");
+  VerifyOptions required;
+  required.require = "logits";
+  problem(verify_candidate(model, Trace(model, "hook_embed").file(), required),
+          "missing tensor \"logits\"");
+  const Model other = Model::open(outputs / "tiny_llama1");
+  problem(verify(other, Trace(model, "blocks.0.mlp.hook_pre")), "misshapen");
+  const Trace a(model, "logits"), b(model, "hook_embed");
+  problem(verify_traces(a.file(), b.file(), {}, false), "extra tensor");
+}
+
+TEST_CASE("verify: softmax_1 is named, with certainty", "[verify]") {
+  const Model model = Model::open(outputs / "tiny_llama1");
+  const VerifyResult result = verify(model, Trace(model, "*", Softmax::one));
+  REQUIRE(result.diagnosis.size() == 1);
+  CHECK(result.diagnosis[0].fault == "softmax_one");
+  CHECK(result.diagnosis[0].certainty == "certain");
+}
+
+TEST_CASE("verify: a written budget reads back, overrides, and is refused when wrong", "[verify]") {
+  const Model model = Model::open(outputs / "tiny_llama3");
+  const Trace trace(model, "logits");
+  const VerifyResult result = verify(model, trace);
+  const fs::path file = trace.path.string() + ".json";
+  const auto write = [&](const std::string& text) { std::ofstream(file) << text; };
+  write(result.budget.text({{"program", "test"}}));
+  VerifyOptions options;
+  options.budget = Budget::read(file, model.config().layers);
+  CHECK(verify_candidate(model, trace.file(), options).agrees);
+  write(R"({"tensors": {"log*": {"local": 1e-12, "propagated": [[0, 1e-12], [4, 1]]}}})");
+  options.budget = Budget::read(file, model.config().layers);
+  CHECK_FALSE(verify_candidate(model, trace.file(), options).agrees);
+  for (const char* wrong : {"{}", R"({"tensors": {"logit": {"local": 1}}})",
+                            R"({"tensors": {"logits": {"locale": 1}}})",
+                            R"({"tensors": {"logits": {"local": -1}}})",
+                            R"({"tensors": {"logits": {"local": [[3, 1]]}}})",
+                            R"({"tensors": {"logits": {"local": 1}}, "factor": 2})"}) {
+    write(wrong);
+    INFO(wrong);
+    CHECK_THROWS_AS(Budget::read(file, model.config().layers), InputError);
+  }
+  fs::remove(file);
+}
