@@ -61,6 +61,22 @@ if [ "$full" = --full ]; then
   whole_pool=(--pool)
 fi
 
+# TransformerLens and llama.cpp have an environment of their own, which uses the packages of build/venv.
+engines_of_capture() {
+  local venv=build/venv-capture stamp wanted
+  stamp=$venv/requirements.sha256
+  wanted=$(sha256sum tools/capture/requirements.txt | cut -d' ' -f1)
+  if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+    python3 -m venv "$venv" || return 1
+    "$PWD/build/venv/bin/python" -c 'import site; print(site.getsitepackages()[0])' \
+      > "$("$venv/bin/python" -c 'import site; print(site.getsitepackages()[0])')/shared.pth"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check scikit-build-core cmake ninja &&
+      "$venv/bin/pip" install --quiet --disable-pip-version-check -r tools/capture/requirements.txt || return 1
+    echo "$wanted" > "$stamp"
+  fi
+  "$venv/bin/python" tools/test_verify_engines.py --engines
+}
+
 tools/setup.sh --python || exit 1
 tools/get_smollm2.sh models || exit 1
 tools/get_tokenizers.sh models || exit 1

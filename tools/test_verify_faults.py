@@ -15,6 +15,7 @@ import argparse
 import copy
 import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -384,7 +385,9 @@ def faults_of(model: PreTrainedModel) -> list[Fault]:
 
 def verify(path: Path, trace: Path, arguments: list[str]) -> tuple[int, dict]:
     command = [SINKREF, "verify", "--model", path, "--candidate", trace, "--json", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)
+    # Threads that wait must not spin: PyTorch's hold the cores.
+    environment = os.environ | {"OMP_WAIT_POLICY": "passive"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode not in (0, 1):
         raise SystemExit(f"{' '.join(map(str, command))}: exit {done.returncode}: {done.stderr}")
     return done.returncode, json.loads(done.stdout)

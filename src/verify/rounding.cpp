@@ -37,9 +37,16 @@ Rounding::Rounding(const Model& model, const std::string& kernel, CandidateArith
       half_(rounded_to(arithmetic.activations)),
       half_cache_(rounded_to(arithmetic.cache)),
       final_norm_(model.final_norm()) {
-  const ModelConfig& c = model.config();
-  keys_.resize(followed * c.layers * c.kv_heads);
-  values_.resize(keys_.size());
+  for (size_t i = 0; i < followed; ++i) squares_.emplace_back(model.config(), model.config().layers, 1);
+}
+
+void Rounding::begin(size_t first, size_t count) {
+  first_ = first;
+  count_ = count;
+  for (KvCache<float>& cache : squares_) {
+    cache.length = first;
+    cache.reserve(first + count);
+  }
 }
 
 const Matrix<float>& Rounding::step(const Activation<double>& a) {
@@ -140,16 +147,16 @@ const Matrix<float>& Rounding::scores(const Activation<double>& a) {
   std::vector<float> q(a.rows.size() * h);
   for (size_t r = 0; r < a.rows.size(); ++r)
     std::copy_n(queries_.row(first_row + r) + a.head * h, h, &q[r * h]);
-  const std::vector<float>& k =
-      stored(keys_, sequence, a.hook.layer, a.head / (c.heads / c.kv_heads));
-  Matrix<float> terms_of(a.rows.size(), cache_padded(a.width));
-  kernels_.scores(q.data(), a.rows.size(), k.data(), a.width, h, 1.0f / static_cast<float>(h),
-                  terms_of.values.data(), terms_of.cols);
+  const size_t stride = cache_padded(a.width) + sum_lanes;
+  std::vector<float> products(a.rows.size() * stride);
+  kernels_.scores(q.data(), a.rows.size(),
+                  squares_[sequence].keys(a.hook.layer, a.head / (c.heads / c.kv_heads)), a.width, h,
+                  1.0f / static_cast<float>(h), products.data(), stride);
   score_sigma_ = Matrix<float>(a.rows.size(), a.width);
   const double n = static_cast<double>(h);
   for (size_t r = 0; r < a.rows.size(); ++r)
     for (size_t j = 0; j < a.width; ++j) {
-      const double s = a.row(r)[j], terms = terms_of.row(r)[j];
+      const double s = a.row(r)[j], terms = products[r * stride + j];
       const double variance = chain_variance(n, terms, s) + square(u * s) +
                               2 * square(half_cache_) * terms + 2 * square(half_ * s);
       score_sigma_.row(r)[j] =
@@ -172,9 +179,9 @@ void Rounding::observe_pattern(const Activation<double>& a) {
   for (size_t r = 0; r < rows; ++r)
     for (size_t j = 0; j < a.width; ++j)
       p[r * a.width + j] = static_cast<float>(square(a.row(r)[j]));
-  const std::vector<float>& v =
-      stored(values_, sequence, a.hook.layer, a.head / (c.heads / c.kv_heads));
-  kernels_.weighted_sum(p.data(), rows, a.width, visible.data(), v.data(), h, z.data());
+  kernels_.weighted_sum(p.data(), rows, a.width, visible.data(),
+                        squares_[sequence].values(a.hook.layer, a.head / (c.heads / c.kv_heads)), h,
+                        z.data());
   for (size_t r = 0; r < rows; ++r)
     std::copy_n(&z[r * h], h,
                 z_terms_.row(sequence * count_ + a.rows[r].position - first_) + a.head * h);
@@ -194,8 +201,8 @@ void Rounding::observe(const Activation<double>& a) {
     case HookPoint::Z:
     case HookPoint::Post: keep_squares(a, x_); break;
     case HookPoint::RotQ: keep_squares(a, queries_); break;
-    case HookPoint::RotK: store(a, keys_); break;
-    case HookPoint::V: store(a, values_); break;
+    case HookPoint::RotK: store_keys(a); break;
+    case HookPoint::V: keep_squares(a, v_); break;
     default: break;
   }
 }
@@ -212,25 +219,15 @@ void Rounding::keep_squares(const Activation<double>& a, Matrix<float>& into) {
     for (size_t i = 0; i < a.width; ++i) into.row(r)[i] = static_cast<float>(square(a.row(r)[i]));
 }
 
-std::vector<float>& Rounding::stored(std::vector<std::vector<float>>& all, size_t sequence,
-                                     size_t layer, size_t kv_head) {
-  const ModelConfig& c = model_.config();
-  return all[(sequence * c.layers + layer) * c.kv_heads + kv_head];
-}
-
-void Rounding::store(const Activation<double>& a, std::vector<std::vector<float>>& all) {
-  const ModelConfig& c = model_.config();
-  const size_t h = c.head_dim;
-  for (size_t r = 0; r < followed * count_; ++r)
-    for (size_t head = 0; head < c.kv_heads; ++head) {
-      std::vector<float>& kept = stored(all, a.rows[r].sequence, a.hook.layer, head);
-      const bool key = a.hook.point == HookPoint::RotK;
-      const size_t width = cache_padded(h), position = a.rows[r].position;
-      kept.resize(cache_padded(first_ + count_) * (key ? h : width));
-      for (size_t i = 0; i < h; ++i)
-        kept[key ? key_index(position, i, h) : position * width + i] =
-            static_cast<float>(square(a.row(r)[head * h + i]));
-    }
+/// Values come before rotated keys: both go into the cache together.
+void Rounding::store_keys(const Activation<double>& a) {
+  const size_t h = model_.config().head_dim;
+  Matrix<float> keys;
+  keep_squares(a, keys);
+  for (size_t r = 0; r < keys.rows; ++r)
+    for (size_t head = 0; head < model_.config().kv_heads; ++head)
+      squares_[a.rows[r].sequence].store(a.hook.layer, head, a.rows[r].position,
+                                         keys.row(r) + head * h, v_.row(r) + head * h);
 }
 
 double Rounding::angle(size_t i, size_t position) const {

@@ -27,7 +27,7 @@ class Rounding {
 
   /// Before a step of `count` positions from `first` on. The first two sequences are followed:
   /// rows 0 … 2·count-1 of every activation.
-  void begin(size_t first, size_t count) { first_ = first, count_ = count; }
+  void begin(size_t first, size_t count);
 
   /// Standard deviations (followed rows, width) of what the step to this hook adds. Not for
   /// attention hooks.
@@ -52,9 +52,7 @@ class Rounding {
   void attended(const Activation<double>& a);
   const std::vector<float>& norm_weight(Hook hook);
   void keep_squares(const Activation<double>& a, Matrix<float>& into);
-  std::vector<float>& stored(std::vector<std::vector<float>>& all, size_t sequence, size_t layer,
-                             size_t kv_head);
-  void store(const Activation<double>& a, std::vector<std::vector<float>>& all);
+  void store_keys(const Activation<double>& a);
 
   const Model& model_;
   const Kernels<float>& kernels_;
@@ -63,10 +61,9 @@ class Rounding {
   size_t first_ = 0, count_ = 0;
   Matrix<float> sigma_, score_sigma_;
   Matrix<float> x_;                  ///< squares of the inputs of the next matmuls
-  Matrix<float> queries_, z_terms_;  ///< squares; Σ p²v²
+  Matrix<float> queries_, v_, z_terms_;  ///< squares; Σ p²v²
   std::vector<float> final_norm_;
-  /// Squares of keys and values, [followed sequence, layer, kv head] -> (positions, h).
-  std::vector<std::vector<float>> keys_, values_;
+  std::vector<KvCache<float>> squares_;  ///< of keys and values, one for each followed sequence
 };
 
 }  // namespace sinkref
