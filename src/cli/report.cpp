@@ -9,6 +9,7 @@
 #include "cli/goldens.h"
 #include "cli/inputs.h"
 #include "report/json.h"
+#include "report/page.h"
 #include "sinkref/error.h"
 #include "sinkref/output_file.h"
 #include "sinkref/trace.h"
@@ -94,6 +95,73 @@ void print_findings(const Report& found, const ReportInputs& inputs) {
   print_next(found);
 }
 
+std::vector<Section> sections_of(const PageContext& context) {
+  std::vector<Section> sections = {repeat_task_section(context), norms_section(context),
+                                   attention_section(context), sinks_section(context)};
+  if (context.report.what_if) sections.push_back(softmax_section(context));
+  return sections;
+}
+
+/// The command as it can be typed again: what changes a number, nothing of this machine.
+std::string command_text(const Options& options, const std::string& model) {
+  std::string text = "sinkref report --model " + model;
+  if (options.tokens) text += " --tokens " + *options.tokens;
+  if (options.tokens_file) text += " --tokens-file " + *options.tokens_file;
+  if (options.prefix) text += " --prefix '" + *options.prefix + "'";
+  for (const std::string& word : options.words) text += " --word '" + word + "'";
+  if (options.repeats_given) text += " --repeats " + std::to_string(options.repeats);
+  if (options.bos != BosPolicy::automatic)
+    text += options.bos == BosPolicy::on ? " --bos on" : " --bos off";
+  if (options.softmax == Softmax::one) text += " --softmax one";
+  return text + " --out DIR";
+}
+
+/// Ids as text where there is a tokenizer.
+struct TokenNames {
+  std::unique_ptr<Tokenizer> tokenizer;
+
+  explicit TokenNames(const Options& options, const Model& model) {
+    if (!options.tokens && !options.tokens_file) tokenizer = Tokenizer::open(model.checkpoint());
+  }
+  std::string one(int id) const {
+    return tokenizer ? "token \"" + tokenizer->decode(std::vector<int>{id}) + "\""
+                     : "token #" + std::to_string(id);
+  }
+  std::string all(const std::vector<int>& ids) const {
+    if (tokenizer) return valid_utf8(tokenizer->decode(ids));
+    std::string text;
+    for (int id : ids) text += (text.empty() ? "#" : " #") + std::to_string(id);
+    return text;
+  }
+  /// A cut may fall inside a character.
+  static std::string valid_utf8(std::string text) {
+    return nlohmann::json::parse(nlohmann::json(text).dump(
+        -1, ' ', false, nlohmann::json::error_handler_t::replace)).get<std::string>();
+  }
+};
+
+/// report.html, and figures/ID.svg for every figure.
+void write_page(const Options& options, const Model& model, const ReportInputs& inputs,
+                const Report& found, const ordered_json& j, const std::filesystem::path& folder) {
+  const TokenNames names(options, model);
+  const std::string model_name = j["model"];
+  const PageContext context{found, inputs, model_name, [&](int id) { return names.one(id); },
+                            [&](const std::vector<int>& ids) { return names.all(ids); }};
+  const Page page{"Attention sinks and repeated tokens in " + model_name,
+                  command_text(options, model_name),
+                  {{"program", j["program"]},
+                   {"arithmetic", std::to_string(arithmetic_version)},
+                   {"weights (SHA-256)", j["weights_sha256"]}},
+                  findings_of(context),
+                  sections_of(context),
+                  j.dump()};
+  std::filesystem::create_directories(folder / "figures");
+  for (const Section& section : page.sections)
+    for (const Figure& figure : section.figures)
+      write_text_file(folder / "figures" / (figure.id + ".svg"), figure_svg(figure), true);
+  write_text_file(folder / "report.html", page_html(page), true);
+}
+
 }  // namespace
 
 int sink(const Options& options) {
@@ -132,7 +200,8 @@ int report(const Options& options) {
     j["goldens"].push_back(golden_json(goldens.back()));
     agrees &= goldens.back().agrees;
   }
-  output.append(j.dump(1) + "\n");
+  write_page(options, model, inputs, found, j, folder);
+  output.append(j.dump() + "\n");
   output.commit();
   if (options.json) {
     std::cout << j.dump(2) << '\n';

@@ -1,0 +1,127 @@
+#include "report/chart.h"
+
+#include <algorithm>
+#include <cstdio>
+
+#include "report/svg.h"
+
+namespace sinkref {
+
+namespace {
+
+// Distinguishable with the common colour deficiencies, and of similar contrast on their ground.
+constexpr const char* light_lines[8] = {"#1f6fb4", "#b8520a", "#17805a", "#7a4bb0",
+                                        "#bd2c55", "#0b7f90", "#7f6114", "#5d6672"};
+constexpr const char* dark_lines[8] = {"#6cb2f2", "#f3a25f", "#5fd09a", "#bd99f2",
+                                       "#f3849f", "#5fcbd9", "#d9ba5e", "#a9b2be"};
+constexpr const char* light_shades[12] = {"#f3f6fa", "#dfe8f2", "#c8d9ea", "#afc8e1",
+                                          "#94b6d8", "#78a2cd", "#5d8ec1", "#4479b2",
+                                          "#30649f", "#214f88", "#163b6d", "#0d284f"};
+constexpr const char* dark_shades[12] = {"#1b2430", "#1f3044", "#233d5a", "#274b71",
+                                         "#2c5a88", "#346a9f", "#417cb4", "#558fc6",
+                                         "#70a4d5", "#90bae2", "#b4d0ed", "#dbe9f8"};
+constexpr const char* light_kinds[4] = {"#bfe3cf", "#f6dfae", "#f3c1c9", "#dfe3e8"};
+constexpr const char* dark_kinds[4] = {"#1f5a3d", "#6a5318", "#74303f", "#3a424d"};
+
+size_t columns_of(const Figure& figure) { return figure.panels.size() == 1 ? 1 : 2; }
+
+std::string points_csv(const std::string& panel, const LineChart& chart) {
+  std::string out;
+  for (const Series& s : chart.series)
+    for (size_t i = 0; i < std::min(s.x.size(), s.y.size()); ++i) {
+      char numbers[64];
+      std::snprintf(numbers, sizeof numbers, "%.9g,%.9g", s.x[i], s.y[i]);
+      out += panel + ",\"" + s.name + "\"," + numbers + "\n";
+    }
+  return out;
+}
+
+std::string points_csv(const std::string& panel, const HeatMap& map) {
+  std::string out;
+  for (size_t r = 0; r < map.rows.size(); ++r)
+    for (size_t c = 0; c < map.rows[r].size(); ++c) {
+      char numbers[64];
+      std::snprintf(numbers, sizeof numbers, "%zu,%.9g,%.9g", r,
+                    map.x.empty() ? double(c) : map.x[c], map.rows[r][c]);
+      out += panel + "," + numbers + "\n";
+    }
+  return out;
+}
+
+std::string points_csv(const std::string& panel, const Grid& grid) {
+  std::string out;
+  for (size_t r = 0; r < grid.cells.size(); ++r)
+    for (size_t c = 0; c < grid.cells[r].size(); ++c)
+      out += panel + ",\"" + grid.rows[r] + "\"," + grid.columns[c] + ",\"" +
+             grid.cells[r][c].text + "\"\n";
+  return out;
+}
+
+}  // namespace
+
+std::string escaped(const std::string& text) {
+  std::string out;
+  for (char c : text) {
+    switch (c) {
+      case '&': out += "&amp;"; break;
+      case '<': out += "&lt;"; break;
+      case '>': out += "&gt;"; break;
+      case '"': out += "&quot;"; break;
+      default: out += static_cast<unsigned char>(c) < 0x20 && c != '\n' ? '?' : c;
+    }
+  }
+  return out;
+}
+
+std::string panel_svg(const Panel& panel, double x, double y) {
+  return std::visit([&](const auto& p) { return svg::draw(p, x, y); }, panel);
+}
+
+std::string figure_svg(const Figure& figure) {
+  const size_t columns = columns_of(figure);
+  const size_t rows = (figure.panels.size() + columns - 1) / columns;
+  const double width = double(columns) * panel_width, height = double(rows) * panel_height;
+  std::string out = "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"" + svg::px(width) +
+                    "\" height=\"" + svg::px(height) + "\" viewBox=\"0 0 " + svg::px(width) + " " +
+                    svg::px(height) + "\">\n<title>" + escaped(figure.title) + "</title>\n<desc>" +
+                    escaped(figure.caption) + "</desc>\n<style>" + chart_style(false) +
+                    "</style>\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n";
+  for (size_t i = 0; i < figure.panels.size(); ++i)
+    out += panel_svg(figure.panels[i], double(i % columns) * panel_width,
+                     double(i / columns) * panel_height);
+  return out + "</svg>\n";
+}
+
+std::string figure_csv(const Figure& figure) {
+  std::string out = "panel,series,x,y\n";
+  for (const Panel& panel : figure.panels)
+    out += std::visit([](const auto& p) { return points_csv("\"" + p.title + "\"", p); }, panel);
+  return out;
+}
+
+std::string chart_style(bool dark) {
+  const auto rule = [](const std::string& selector, const std::string& body) {
+    return "." + selector + "{" + body + "}\n";
+  };
+  const std::string ink = dark ? "#e6e9ee" : "#1d232b", faint = dark ? "#39424e" : "#e1e5ea";
+  const std::string soft = dark ? "#b3bcc8" : "#4a5460";
+  std::string css =
+      rule("label", "font:12px system-ui,sans-serif;fill:" + soft) +
+      rule("cell", "font:12px system-ui,sans-serif;fill:" + ink) +
+      rule("heading", "font:600 13px system-ui,sans-serif;fill:" + ink) +
+      rule("grid", "fill:none;stroke:" + faint) + rule("axis", "fill:none;stroke:" + soft) +
+      rule("rule", "fill:none;stroke:" + soft + ";stroke-dasharray:1 3;stroke-width:1.4") +
+      rule("line", "fill:none;stroke-width:1.8;stroke-linejoin:round") +
+      rule("dashed", "stroke-dasharray:5 4");
+  for (size_t i = 0; i < 8; ++i) {
+    const std::string colour = dark ? dark_lines[i] : light_lines[i], c = "c" + std::to_string(i);
+    css += rule("line." + c, "stroke:" + colour) + rule("dot." + c, "fill:" + colour);
+  }
+  for (size_t i = 0; i < 12; ++i)
+    css += rule("h" + std::to_string(i), std::string("fill:") + (dark ? dark_shades : light_shades)[i]);
+  for (size_t i = 0; i < 4; ++i)
+    css += rule("k" + std::to_string(i), std::string("fill:") + (dark ? dark_kinds : light_kinds)[i]);
+  return css;
+}
+
+}  // namespace sinkref
