@@ -10,6 +10,7 @@
 #include "cli/inputs.h"
 #include "report/json.h"
 #include "report/page.h"
+#include "report/tensors.h"
 #include "sinkref/error.h"
 #include "sinkref/output_file.h"
 #include "sinkref/trace.h"
@@ -140,27 +141,53 @@ struct TokenNames {
   }
 };
 
-/// report.html, and figures/ID.svg for every figure.
-void write_page(const Options& options, const Model& model, const ReportInputs& inputs,
-                const Report& found, const ordered_json& j, const std::filesystem::path& folder) {
+Page page_of(const Options& options, const Model& model, const ReportInputs& inputs,
+             const Report& found, const ordered_json& j) {
   const TokenNames names(options, model);
   const std::string model_name = j["model"];
   const PageContext context{found, inputs, model_name, [&](int id) { return names.one(id); },
                             [&](const std::vector<int>& ids) { return names.all(ids); }};
-  const Page page{"Attention sinks and repeated tokens in " + model_name,
-                  command_text(options, model_name),
-                  {{"program", j["program"]},
-                   {"arithmetic", std::to_string(arithmetic_version)},
-                   {"weights (SHA-256)", j["weights_sha256"]}},
-                  findings_of(context),
-                  sections_of(context),
-                  j.dump()};
-  std::filesystem::create_directories(folder / "figures");
-  for (const Section& section : page.sections)
-    for (const Figure& figure : section.figures)
-      write_text_file(folder / "figures" / (figure.id + ".svg"), figure_svg(figure), true);
-  write_text_file(folder / "report.html", page_html(page), true);
+  return {"Attention sinks and repeated tokens in " + model_name,
+          command_text(options, model_name),
+          {{"program", j["program"]},
+           {"arithmetic", std::to_string(arithmetic_version)},
+           {"weights (SHA-256)", j["weights_sha256"]}},
+          findings_of(context),
+          sections_of(context),
+          j.dump()};
 }
+
+/// The folder of a report. Its files are claimed before the work begins, and appear at its end.
+struct ReportFolder {
+  std::filesystem::path path;
+  bool force;
+  OutputFile json, html;
+
+  ReportFolder(const std::filesystem::path& path, bool force)
+      : path(made(path)), force(force), json(path / "report.json", force),
+        html(path / "report.html", force) {}
+
+  static std::filesystem::path made(const std::filesystem::path& path) {
+    std::error_code error;
+    std::filesystem::create_directories(path / "figures", error);
+    if (error) throw InputError(path.string() + ": cannot be made: " + error.message());
+    return path;
+  }
+
+  void write(const ordered_json& j, const Page& page, const Report& found) {
+    for (const Section& section : page.sections)
+      for (const Figure& figure : section.figures)
+        write_text_file(path / "figures" / (figure.id + ".svg"), figure_svg(figure), force);
+    write_tensors(path / "report.safetensors", force, tensors_of(found),
+                  {{"model", j["model"]},
+                   {"weights_sha256", j["weights_sha256"]},
+                   {"arithmetic_version", std::to_string(arithmetic_version)}});
+    html.append(page_html(page));
+    html.commit();
+    json.append(j.dump() + "\n");
+    json.commit();
+  }
+};
 
 }  // namespace
 
@@ -178,17 +205,14 @@ int sink(const Options& options) {
 int report(const Options& options) {
   namespace fs = std::filesystem;
   if (!options.out) throw InputError("--out is missing; expected the folder to write report.json to");
-  const fs::path folder = *options.out;
-  const fs::path file = folder / "report.json";
+  const fs::path file = fs::path(*options.out) / "report.json";
   std::error_code error;
   if (!options.force && fs::exists(file, error))
     throw InputError(file.string() + ": exists already; choose another folder or add --force");
   const Model model = Model::open(options.model);
   const ReportInputs inputs = report_inputs(options, model);
   for (const std::string& golden : options.goldens) TraceFile::open(golden);
-  fs::create_directories(folder, error);
-  if (error) throw InputError(folder.string() + ": cannot be made: " + error.message());
-  OutputFile output(file, options.force);  // claimed before the work begins
+  ReportFolder folder(*options.out, options.force);
   const Report found = analyse(model, run_options(options), inputs, say);
   ordered_json j = findings(options, model, inputs, found, true);
   std::vector<GoldenResult> goldens;
@@ -200,15 +224,13 @@ int report(const Options& options) {
     j["goldens"].push_back(golden_json(goldens.back()));
     agrees &= goldens.back().agrees;
   }
-  write_page(options, model, inputs, found, j, folder);
-  output.append(j.dump() + "\n");
-  output.commit();
+  folder.write(j, page_of(options, model, inputs, found, j), found);
   if (options.json) {
     std::cout << j.dump(2) << '\n';
   } else {
     print_findings(found, inputs);
     print_goldens(goldens);
-    std::printf("\nWritten: %s\n", file.c_str());
+    std::printf("\nWritten: %s\n", (folder.path / "report.html").c_str());
   }
   return agrees ? 0 : 1;
 }

@@ -10,6 +10,11 @@ namespace {
 
 std::string times(double ratio) { return plain(ratio) + " times"; }
 
+std::string sentence(std::string text) {
+  if (!text.empty() && text[0] >= 'a' && text[0] <= 'z') text[0] = static_cast<char>(text[0] - 32);
+  return text + ".";
+}
+
 Finding sink_finding(const PageContext& context) {
   const Report& report = context.report;
   Finding finding{"Does the model treat its very first token specially (an attention sink)?", "",
@@ -38,7 +43,7 @@ Finding neurons_finding(const PageContext& context) {
                     list_text(sink.neurons) + " of layer " + std::to_string(sink.layer) +
                     " (without them the norm falls from " + plain(sink.norm_first) + " to " +
                     plain(sink.norm_ablated) + ")");
-  return {"Which neurons do it?", joined_text(parts) + ".",
+  return {"Which neurons do it?", sentence(joined_text(parts)),
           "The fewest of the ten strongest whose zero-ablation takes the MLP's output below a "
           "quarter and the residual below a half.",
           "sinks"};
@@ -92,8 +97,8 @@ Finding repeats_finding(const PageContext& context) {
                     " words)");
   }
   return {"Does a long run of one word come to look like a first token?",
-          (report.sinks.empty() ? std::string("There is no sink it could set off")
-                                : joined_text(parts)) + ".",
+          sentence(report.sinks.empty() ? "there is no sink that it could set off"
+                                        : joined_text(parts)),
           "First repeat whose norm passes the geometric mean of ordinary text and first token; the "
           "run stands after " + condition + ".",
           "norms"};

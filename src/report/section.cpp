@@ -12,8 +12,9 @@ std::string plain(double value) {
 }
 
 std::string percent(double share) {
+  const bool near_an_end = share != 0 && share != 1 && (share < 0.0995 || share > 0.9905);
   char text[32];
-  std::snprintf(text, sizeof text, share != 0 && share < 0.0995 ? "%.1f %%" : "%.0f %%", 100 * share);
+  std::snprintf(text, sizeof text, near_an_end ? "%.1f\u00a0%%" : "%.0f\u00a0%%", 100 * share);
   return text;
 }
 

@@ -10,15 +10,15 @@ namespace {
 
 constexpr size_t outcome_kind(Outcome outcome) { return static_cast<size_t>(outcome); }
 
-Grid task_grid(const PageContext& context, const std::string& condition, bool patched) {
+Grid task_grid(const PageContext& context, const std::string& condition) {
   Grid grid;
-  grid.title = "After " + condition + (patched ? ", patched" : "");
+  grid.title = "After " + condition;
   grid.x_title = "times the word stood there already";
   grid.kinds = {"goes on repeating (number: words kept of " + std::to_string(continuation_tokens) + ")",
                 "stops: end of text", "departs: another token comes first"};
   for (const RepeatRun& run : context.report.runs) {
-    if (run.condition != condition || run.patched != patched || run.continuations.empty()) continue;
-    grid.rows.push_back(run.word);
+    if (run.condition != condition || run.continuations.empty()) continue;
+    grid.rows.push_back(run.word + (run.patched ? ", patched" : ""));
     grid.columns.clear();
     grid.cells.emplace_back();
     for (const Continuation& c : run.continuations) {
@@ -31,7 +31,7 @@ Grid task_grid(const PageContext& context, const std::string& condition, bool pa
 
 LineChart task_probability(const PageContext& context, const std::string& condition) {
   LineChart chart;
-  chart.title = "Probability of the word as the next token";
+  chart.title = "Probability of the word as the next token, after " + condition;
   chart.x = {"repeats so far", true};
   chart.y = {"probability", false};
   for (const RepeatRun& run : context.report.runs) {
@@ -124,13 +124,12 @@ Section repeat_task_section(const PageContext& context) {
                 "sinkref generate --model " + context.model + " --tokens IDS --max-new-tokens " +
                     std::to_string(continuation_tokens),
                 {}};
-  for (const ReportInputs::Condition& condition : context.inputs.conditions)
-    for (bool patched : {false, true}) {
-      Grid grid = task_grid(context, condition.name, patched);
-      if (grid.rows.empty()) continue;
-      figure.panels.push_back(std::move(grid));
-      if (!patched) figure.panels.push_back(task_probability(context, condition.name));
-    }
+  for (const ReportInputs::Condition& condition : context.inputs.conditions) {
+    Grid grid = task_grid(context, condition.name);
+    if (grid.rows.empty()) continue;
+    figure.panels.push_back(std::move(grid));
+    figure.panels.push_back(task_probability(context, condition.name));
+  }
   if (!figure.panels.empty()) section.figures.push_back(std::move(figure));
   section.tables.push_back(task_table(context));
   return section;
