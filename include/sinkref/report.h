@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "sinkref/cluster_attack.h"
+#include "sinkref/first_layer.h"
 #include "sinkref/massive.h"
 #include "sinkref/repeats.h"
 #include "sinkref/sink.h"
@@ -58,6 +60,8 @@ struct Report {
   std::vector<RepeatRun> runs;      ///< every condition and word; the first condition patched too
   std::vector<NextToken> next;      ///< one per word, first condition
   AttentionPanel attention;
+  std::optional<FirstLayerReport> first_layer;
+  std::optional<ClusterReport> clusters;  ///< where there is a sink to attack
   std::optional<SoftmaxWhatIf> what_if;
 
   /// The run of a word in a condition, or nullptr.

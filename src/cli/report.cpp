@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "cli/first_layer.h"
 #include "cli/goldens.h"
 #include "cli/inputs.h"
 #include "report/json.h"
@@ -99,6 +100,7 @@ void print_findings(const Report& found, const ReportInputs& inputs) {
 std::vector<Section> sections_of(const PageContext& context) {
   std::vector<Section> sections = {repeat_task_section(context), norms_section(context),
                                    attention_section(context), sinks_section(context)};
+  if (context.report.first_layer) sections.push_back(first_layer_section(context));
   if (context.report.what_if) sections.push_back(softmax_section(context));
   return sections;
 }
@@ -114,6 +116,7 @@ std::string command_text(const Options& options, const std::string& model) {
   if (options.bos != BosPolicy::automatic)
     text += options.bos == BosPolicy::on ? " --bos on" : " --bos off";
   if (options.softmax == Softmax::one) text += " --softmax one";
+  if (options.paper) text += " --paper " + *options.paper;
   return text + " --out DIR";
 }
 
@@ -142,19 +145,36 @@ struct TokenNames {
 };
 
 Page page_of(const Options& options, const Model& model, const ReportInputs& inputs,
-             const Report& found, const ordered_json& j) {
+             const Report& found, const std::optional<PaperComparison>& paper,
+             const ordered_json& j) {
   const TokenNames names(options, model);
   const std::string model_name = j["model"];
   const PageContext context{found, inputs, model_name, [&](int id) { return names.one(id); },
                             [&](const std::vector<int>& ids) { return names.all(ids); }};
-  return {"Attention sinks and repeated tokens in " + model_name,
-          command_text(options, model_name),
-          {{"program", j["program"]},
-           {"arithmetic", std::to_string(arithmetic_version)},
-           {"weights (SHA-256)", j["weights_sha256"]}},
-          findings_of(context),
-          sections_of(context),
-          j.dump()};
+  Page page{"Attention sinks and repeated tokens in " + model_name,
+            command_text(options, model_name),
+            {{"program", j["program"]},
+             {"arithmetic", std::to_string(arithmetic_version)},
+             {"weights (SHA-256)", j["weights_sha256"]}},
+            findings_of(context),
+            sections_of(context),
+            j.dump()};
+  if (paper) {
+    page.findings.push_back(paper_finding(*paper));
+    page.sections.push_back(paper_section(*paper));
+  }
+  return page;
+}
+
+/// Panel 5 of the report.
+void add_first_layer(const Options& options, const Model& model, const ReportInputs& inputs,
+                     Report& found) {
+  const RunOptions run = run_options(options);
+  found.first_layer = analyse_first_layer<float>(
+      model, run, first_layer_inputs(options, model, inputs.sink, found.sinks), say);
+  if (!found.sinks.empty())
+    found.clusters = attack_with_clusters(
+        model, run, cluster_inputs(options, model, inputs.sink, found.sinks), say);
 }
 
 /// The folder of a report. Its files are claimed before the work begins, and appear at its end.
@@ -209,12 +229,17 @@ int report(const Options& options) {
   std::error_code error;
   if (!options.force && fs::exists(file, error))
     throw InputError(file.string() + ": exists already; choose another folder or add --force");
+  if (options.paper) published_row(*options.paper);  // a wrong name shows before the work
   const Model model = Model::open(options.model);
   const ReportInputs inputs = report_inputs(options, model);
   for (const std::string& golden : options.goldens) TraceFile::open(golden);
   ReportFolder folder(*options.out, options.force);
-  const Report found = analyse(model, run_options(options), inputs, say);
+  Report found = analyse(model, run_options(options), inputs, say);
+  add_first_layer(options, model, inputs, found);
   ordered_json j = findings(options, model, inputs, found, true);
+  std::optional<PaperComparison> paper;
+  if (options.paper) paper = compare_with_paper(published_row(*options.paper), found, inputs);
+  if (paper) j["paper"] = to_json(*paper);
   std::vector<GoldenResult> goldens;
   j["goldens"] = ordered_json::array();
   bool agrees = true;
@@ -224,12 +249,14 @@ int report(const Options& options) {
     j["goldens"].push_back(golden_json(goldens.back()));
     agrees &= goldens.back().agrees;
   }
-  folder.write(j, page_of(options, model, inputs, found, j), found);
+  const Page page = page_of(options, model, inputs, found, paper, j);
+  folder.write(j, page, found);
   if (options.json) {
     std::cout << j.dump(2) << '\n';
   } else {
     print_findings(found, inputs);
     print_goldens(goldens);
+    if (paper) std::printf("\n%s\n  %s\n", page.findings.back().question.c_str(), page.findings.back().answer.c_str());
     std::printf("\nWritten: %s\n", (folder.path / "report.html").c_str());
   }
   return agrees ? 0 : 1;

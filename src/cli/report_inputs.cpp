@@ -5,6 +5,7 @@
 #include "cli/inputs.h"
 #include "cli/sample_texts.h"
 #include "sinkref/error.h"
+#include "sinkref/published.h"
 
 namespace sinkref::cli {
 
@@ -178,7 +179,10 @@ SinkInputs sink_inputs(const Options& options, const Model& model, size_t repeat
 }
 
 ReportInputs report_inputs(const Options& options, const Model& model) {
-  ReportInputs inputs = inputs_for(options, model, options.repeats);
+  size_t repeats = options.repeats;
+  if (options.paper && !options.repeats_given)  // a quarter more than the paper needed
+    repeats = published_row(*options.paper).repeats * 5 / 4;
+  ReportInputs inputs = inputs_for(options, model, repeats);
   if (inputs.sink.text.size() < 2)
     throw InputError("one token is no ordinary text: its typical norm is that of a first token; "
                      "give --tokens at least two");

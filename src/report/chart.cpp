@@ -25,13 +25,19 @@ constexpr const char* dark_kinds[4] = {"#1f5a3d", "#6a5318", "#74303f", "#3a424d
 
 size_t columns_of(const Figure& figure) { return figure.panels.size() == 1 ? 1 : 2; }
 
+std::string quoted_csv(const std::string& text) {
+  std::string out = "\"";
+  for (char c : text) out += c == '"' ? std::string("\"\"") : std::string(1, c);
+  return out + "\"";
+}
+
 std::string points_csv(const std::string& panel, const LineChart& chart) {
   std::string out;
   for (const Series& s : chart.series)
     for (size_t i = 0; i < std::min(s.x.size(), s.y.size()); ++i) {
       char numbers[64];
       std::snprintf(numbers, sizeof numbers, "%.9g,%.9g", s.x[i], s.y[i]);
-      out += panel + ",\"" + s.name + "\"," + numbers + "\n";
+      out += panel + "," + quoted_csv(s.name) + "," + numbers + "\n";
     }
   return out;
 }
@@ -52,8 +58,8 @@ std::string points_csv(const std::string& panel, const Grid& grid) {
   std::string out;
   for (size_t r = 0; r < grid.cells.size(); ++r)
     for (size_t c = 0; c < grid.cells[r].size(); ++c)
-      out += panel + ",\"" + grid.rows[r] + "\"," + grid.columns[c] + ",\"" +
-             grid.cells[r][c].text + "\"\n";
+      out += panel + "," + quoted_csv(grid.rows[r]) + "," + grid.columns[c] + "," +
+             quoted_csv(grid.cells[r][c].text) + "\n";
   return out;
 }
 
@@ -95,7 +101,7 @@ std::string figure_svg(const Figure& figure) {
 std::string figure_csv(const Figure& figure) {
   std::string out = "panel,series,x,y\n";
   for (const Panel& panel : figure.panels)
-    out += std::visit([](const auto& p) { return points_csv("\"" + p.title + "\"", p); }, panel);
+    out += std::visit([](const auto& p) { return points_csv(quoted_csv(p.title), p); }, panel);
   return out;
 }
 

@@ -168,6 +168,8 @@ std::vector<Finding> findings_of(const PageContext& context) {
   findings.push_back(repeats_finding(context));
   findings.push_back(attention_finding(context));
   findings.push_back(task_finding(context));
+  if (context.report.first_layer) findings.push_back(first_layer_finding(context));
+  if (context.report.clusters) findings.push_back(cluster_finding(context));
   if (context.report.what_if) findings.push_back(softmax_finding(context));
   return findings;
 }

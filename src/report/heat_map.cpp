@@ -1,6 +1,7 @@
 // Matrices as shades, and tables of kinds.
 
 #include <algorithm>
+#include <cstdio>
 
 #include "report/svg.h"
 
@@ -29,6 +30,13 @@ std::string shaded_cells(const HeatMap& map, const Scale& values, double left, d
   return out;
 }
 
+/// Three digits: the bar stands at the edge.
+std::string short_text(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.3g", value);
+  return text;
+}
+
 std::string shade_bar(const HeatMap& map, double low, double high, double x, double top,
                       double bottom) {
   std::string out;
@@ -36,8 +44,8 @@ std::string shade_bar(const HeatMap& map, double low, double high, double x, dou
   for (size_t shade = 0; shade < shades; ++shade)
     out += "<path class=\"h" + std::to_string(shade) + "\" d=\"M" + px(x) + " " +
            px(bottom - double(shade + 1) * height) + "h12v" + px(height + 0.3) + "h-12z\"/>\n";
-  out += text(x + 16, top + 9, tick_text(high));
-  out += text(x + 16, bottom, tick_text(low));
+  out += text(x + 16, top + 9, short_text(high));
+  out += text(x + 16, bottom, short_text(low));
   out += "<text class=\"label\" transform=\"translate(" + px(x + 28) + " " + px((top + bottom) / 2) +
          ") rotate(90)\" text-anchor=\"middle\">" + escaped(map.value_title) + "</text>\n";
   return out;
@@ -47,7 +55,7 @@ std::string shade_bar(const HeatMap& map, double low, double high, double x, dou
 
 std::string draw(const HeatMap& map, double x, double y) {
   std::string out = open_panel(map.title, x, y);
-  const double left = 56, right = panel_width - 70, top = 34, bottom = panel_height - 46;
+  const double left = 56, right = panel_width - 76, top = 34, bottom = panel_height - 46;
   size_t columns = 1;
   double low = INFINITY, high = -INFINITY;
   for (const std::vector<double>& row : map.rows) {

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "sinkref/published.h"
 #include "sinkref/report.h"
 
 // report.json: one key per panel, one function per result.
@@ -21,6 +22,7 @@ nlohmann::ordered_json to_json(const NextToken& next);
 nlohmann::ordered_json to_json(const Continuation& continuation);
 nlohmann::ordered_json to_json(const LayerAttention& layer);
 nlohmann::ordered_json to_json(const AttentionPanel& panel);
+nlohmann::ordered_json to_json(const PaperComparison& paper);
 nlohmann::ordered_json to_json(const SoftmaxWhatIf& other, const std::vector<SinkLayer>& sinks,
                                bool with_curves);
 

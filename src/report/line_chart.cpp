@@ -9,7 +9,7 @@ namespace sinkref::svg {
 namespace {
 
 struct Frame {
-  double left = 62, right = panel_width - 14, top = 30, bottom = panel_height - 46;
+  double left = 0, right = panel_width - 14, top = 30, bottom = panel_height - 46;
   Scale x, y;
 };
 
@@ -145,8 +145,11 @@ std::string draw(const LineChart& chart, double x, double y) {
   }
   if (names > 0) frame.right -= names;
   if (vertical) frame.top += 12;
-  frame.x = scale_for(xs, chart.x.logarithmic, frame.left, frame.right);
   frame.y = scale_for(ys, chart.y.logarithmic, frame.bottom, frame.top);
+  double ticks = 0;
+  for (double tick : frame.y.ticks) ticks = std::max(ticks, text_width(tick_text(tick)));
+  frame.left = 34 + ticks;
+  frame.x = scale_for(xs, chart.x.logarithmic, frame.left, frame.right);
   out += axes(chart, frame) + rules(chart, frame);
   for (const Series& series : chart.series) out += curve(series, frame);
   return out + "</svg>\n";

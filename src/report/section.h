@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "report/chart.h"
+#include "sinkref/published.h"
 #include "sinkref/report.h"
 
 // What a page says, apart from how it looks: findings in plain words, and a section per panel.
@@ -46,9 +47,14 @@ Section repeat_task_section(const PageContext& context);
 Section norms_section(const PageContext& context);
 Section attention_section(const PageContext& context);
 Section sinks_section(const PageContext& context);
+Section first_layer_section(const PageContext& context);
 Section softmax_section(const PageContext& context);
+Section paper_section(const PaperComparison& paper);
 
 std::vector<Finding> findings_of(const PageContext& context);
+Finding first_layer_finding(const PageContext& context);
+Finding cluster_finding(const PageContext& context);
+Finding paper_finding(const PaperComparison& paper);
 
 // Numbers and lists as the page writes them.
 std::string plain(double value);  ///< 22712, 135.4, 0.031
