@@ -149,6 +149,8 @@ def measure(model: PreTrainedModel, report: dict) -> dict:
     for layer, block in enumerate(model.model.layers):
         if not mlp[layer] > RATIO * typical_mlp[layer] > 0:
             continue
+        if not RAISED * float(first.resid[layer][0]) > found["resid_typical"][layer]:
+            continue
         columns = block.mlp.down_proj.weight.double().norm(dim=0)
         gated = ranking(model, lone, layer, first.post[layer][0].double().abs() * columns, first)
         if gated["neurons"]:

@@ -1,5 +1,7 @@
 // sink and report: what was found, as a table, as JSON and as a page.
 
+#include <unistd.h>
+
 #include <cstdio>
 #include <filesystem>
 #include <iostream>
@@ -31,6 +33,16 @@ ordered_json findings(const Options& options, const Model& model, const ReportIn
   j["arithmetic_version"] = arithmetic_version;
   j.update(panels_json(found, inputs, with_curves));
   return j;
+}
+
+/// With the tokens done of each run, where a person looks.
+RunOptions watched_run(const Options& options) {
+  RunOptions run = run_options(options);
+  if (isatty(2))
+    run.progress = [](size_t done, size_t all) {
+      if (all > 256) std::cerr << "\r  " << done << " of " << all << " tokens" << (done == all ? "\r\033[K" : "");
+    };
+  return run;
 }
 
 std::string count_text(size_t n) { return n == 0 ? "-" : std::to_string(n); }
@@ -146,7 +158,7 @@ struct TokenNames {
 
 Page page_of(const Options& options, const Model& model, const ReportInputs& inputs,
              const Report& found, const std::optional<PaperComparison>& paper,
-             const ordered_json& j) {
+             const std::vector<GoldenResult>& goldens, const ordered_json& j) {
   const TokenNames names(options, model);
   const std::string model_name = j["model"];
   const PageContext context{found, inputs, model_name, [&](int id) { return names.one(id); },
@@ -163,13 +175,17 @@ Page page_of(const Options& options, const Model& model, const ReportInputs& inp
     page.findings.push_back(paper_finding(*paper));
     page.sections.push_back(paper_section(*paper));
   }
+  if (!goldens.empty()) {
+    page.findings.push_back(goldens_finding(goldens));
+    page.sections.push_back(goldens_section(goldens));
+  }
   return page;
 }
 
 /// Panel 5 of the report.
 void add_first_layer(const Options& options, const Model& model, const ReportInputs& inputs,
                      Report& found) {
-  const RunOptions run = run_options(options);
+  const RunOptions run = watched_run(options);
   found.first_layer = analyse_first_layer<float>(
       model, run, first_layer_inputs(options, model, inputs.sink, found.sinks), say);
   if (!found.sinks.empty())
@@ -214,7 +230,7 @@ struct ReportFolder {
 int sink(const Options& options) {
   const Model model = Model::open(options.model);
   const ReportInputs inputs = report_inputs(options, model);
-  const Report found = analyse_sinks(model, run_options(options), inputs, say);
+  const Report found = analyse_sinks(model, watched_run(options), inputs, say);
   if (options.json)
     std::cout << findings(options, model, inputs, found, false).dump(2) << '\n';
   else
@@ -234,7 +250,7 @@ int report(const Options& options) {
   const ReportInputs inputs = report_inputs(options, model);
   for (const std::string& golden : options.goldens) TraceFile::open(golden);
   ReportFolder folder(*options.out, options.force);
-  Report found = analyse(model, run_options(options), inputs, say);
+  Report found = analyse(model, watched_run(options), inputs, say);
   add_first_layer(options, model, inputs, found);
   ordered_json j = findings(options, model, inputs, found, true);
   std::optional<PaperComparison> paper;
@@ -249,14 +265,16 @@ int report(const Options& options) {
     j["goldens"].push_back(golden_json(goldens.back()));
     agrees &= goldens.back().agrees;
   }
-  const Page page = page_of(options, model, inputs, found, paper, j);
+  const Page page = page_of(options, model, inputs, found, paper, goldens, j);
   folder.write(j, page, found);
   if (options.json) {
     std::cout << j.dump(2) << '\n';
   } else {
     print_findings(found, inputs);
     print_goldens(goldens);
-    if (paper) std::printf("\n%s\n  %s\n", page.findings.back().question.c_str(), page.findings.back().answer.c_str());
+    std::puts("");
+    for (const Finding& finding : page.findings)
+      std::printf("%s\n  %s\n", finding.question.c_str(), finding.answer.c_str());
     std::printf("\nWritten: %s\n", (folder.path / "report.html").c_str());
   }
   return agrees ? 0 : 1;

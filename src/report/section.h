@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "report/chart.h"
+#include "sinkref/golden.h"
 #include "sinkref/published.h"
 #include "sinkref/report.h"
 
@@ -50,11 +51,13 @@ Section sinks_section(const PageContext& context);
 Section first_layer_section(const PageContext& context);
 Section softmax_section(const PageContext& context);
 Section paper_section(const PaperComparison& paper);
+Section goldens_section(const std::vector<GoldenResult>& goldens);
 
 std::vector<Finding> findings_of(const PageContext& context);
 Finding first_layer_finding(const PageContext& context);
 Finding cluster_finding(const PageContext& context);
 Finding paper_finding(const PaperComparison& paper);
+Finding goldens_finding(const std::vector<GoldenResult>& goldens);
 
 // Numbers and lists as the page writes them.
 std::string plain(double value);  ///< 22712, 135.4, 0.031

@@ -176,7 +176,9 @@ Finding first_layer_finding(const PageContext& context) {
   return {"Does the first attention layer explain why?",
           std::to_string(held) + " of the paper's " + std::to_string(found.claims.size()) +
               " statements hold here" +
-              (differs.empty() ? "." : "; not so: " + joined_text(differs) + "."),
+              (differs.empty()       ? "."
+               : differs.size() <= 2 ? "; not so: " + joined_text(differs) + "."
+                                     : "; the table of section 5 says which do not."),
           "Exact sums of parts (worst error " + plain(found.closure.worst_of_bound) +
               " of its bound), three-word texts, runs of one word.",
           "first-layer"};
