@@ -83,6 +83,7 @@ if [ "${1:-}" = --full ]; then
   check "planted rows with other seeds, and their goldens" \
     build/venv/bin/python tools/test_planted.py --full
 fi
+check "eval: kills, shards, bad input" python3 tools/test_eval.py
 check "golden files against transformers" \
   build/venv/bin/python tools/check_goldens.py "${whole_pool[@]}"
 check "build with sanitizers" sanitized_build
