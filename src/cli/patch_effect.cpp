@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "cli/first_layer.h"
+#include "cli/inputs.h"
 #include "cli/perplexity_texts.h"
 #include "cli/sample_texts.h"
 #include "sinkref/error.h"
@@ -12,6 +14,7 @@ namespace sinkref::cli {
 namespace {
 
 constexpr size_t runs_shown = 2;
+constexpr size_t cluster_size = 16;
 
 bool sets_off_a_sink(const RepeatRun& run, const std::vector<SinkLayer>& sinks) {
   const std::vector<RepeatsNeeded> needed = repeats_needed(run, sinks);
@@ -25,6 +28,22 @@ std::unique_ptr<Tokenizer> tokenizer_of(const Model& model) {
   } catch (const InputError&) {
     return nullptr;
   }
+}
+
+/// The cluster attack: different tokens of the tightest cluster, in turn.
+void add_cluster_run(const Options& options, const Model& model, const ReportInputs& inputs,
+                     PatchEffectInputs& effect) {
+  if (effect.sinks.empty()) return;
+  ClusterInputs attack = cluster_inputs(options, model, inputs.sink, effect.sinks);
+  attack.sizes = {cluster_size};
+  const std::vector<Cluster> clusters =
+      find_clusters(lone_attention_outputs(model, run_options(options)), attack);
+  if (clusters.empty() || attack.prefix.empty()) return;
+  const std::vector<int>& members = clusters[0].members;
+  PatchEffectInputs::Run run{"cluster attack with " + std::to_string(members.size()) + " different tokens",
+                             attack.prefix, {}};
+  for (size_t i = 0; i < attack.length; ++i) run.tokens.push_back(members[i % members.size()]);
+  effect.runs.push_back(std::move(run));
 }
 
 /// A token as it stands in a text, or its id.
@@ -117,6 +136,7 @@ PatchEffectInputs patch_effect_inputs(const Options& options, const Model& model
         !condition.prefix.empty() && sets_off_a_sink(run, found.sinks))
       effect.runs.push_back({std::to_string(condition.repeats) + " repeats of \"" + run.word + "\"",
                              condition.prefix, std::vector<int>(condition.repeats, run.token)});
+  add_cluster_run(options, model, inputs, effect);
   const std::unique_ptr<Tokenizer> tokenizer =
       options.tokens || options.tokens_file ? nullptr : tokenizer_of(model);
   if (tokenizer) {
