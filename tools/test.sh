@@ -84,7 +84,6 @@ if [ "${1:-}" = --full ]; then
     build/venv/bin/python tools/check_first_layer.py models/SmolLM2-135M-Instruct.Q4_1.gguf
   check "planted rows with other seeds, and their goldens" \
     build/venv/bin/python tools/test_planted.py --full
-if [ "${1:-}" = --full ]; then
   check "the patch of tools/patch.md on TransformerLens" sh -c '
     tools/setup.sh --tl && build/venv-tl/bin/python tools/check_patch.py --transformer-lens'
 fi
