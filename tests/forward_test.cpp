@@ -221,14 +221,6 @@ TEST_CASE("patch: pins from position 1 on, in every chunk and in decode, alone a
   REQUIRE(same_bits(batch[1], patched));
 }
 
-TEST_CASE("patch: a prompt of one token has no position 1, so nothing is pinned", "[patch]") {
-  const Model model = Model::open(outputs + "tiny_llama1");
-  const std::vector<int> tokens = some_tokens(model, 12, 8);
-  const std::vector<Neurons> patch = parse_neurons("1:17", "--patch", model.config());
-  REQUIRE(same_bits(run(model, {tokens}, {"auto", 512, 2, 1, patch})[0],
-                    run(model, {tokens}, {})[0]));
-}
-
 TEST_CASE("ablation: the neuron's output is zero and the rest of the layer unchanged", "[patch]") {
   const Model model = Model::open(outputs + "tiny_llama1");
   std::vector<float> plain, ablated;

@@ -6,6 +6,7 @@
 #   tools/setup.sh --python   also build/venv with tools/requirements.txt, for the goldens and figures
 #   tools/setup.sh --peers    also build/venv-peers with llama.cpp, for tools/bench_peers.py (compiles
 #                             it for this processor: some ten minutes)
+#   tools/setup.sh --tl       also build/venv-tl with TransformerLens, for tools/check_patch.py
 #
 # Where CI is set, warnings are errors.
 set -euo pipefail
@@ -60,27 +61,28 @@ install_python() {
   echo "$wanted" > "$stamp"
 }
 
-# The packages of build/venv and llama.cpp besides.
-install_peers() {
-  local peers=$build/venv-peers site wanted
-  wanted=$(cat "$root"/tools/requirements*.txt | sha256sum | cut -d' ' -f1)
-  if [ -f "$peers/requirements.sha256" ] && [ "$(cat "$peers/requirements.sha256")" = "$wanted" ]; then return; fi
-  echo "setup.sh: compiling tools/requirements-peers.txt into build/venv-peers"
-  [ -x "$peers/bin/python" ] || python3 -m venv "$peers" || fail "python3 -m venv failed"
-  site=$("$peers/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+# The packages of build/venv, and those of tools/requirements-NAME.txt on top of them in build/venv-NAME.
+install_on_top() {
+  local name=$1 own=$build/venv-$1 site wanted
+  wanted=$(cat "$root/tools/requirements.txt" "$root/tools/requirements-$name.txt" | sha256sum | cut -d' ' -f1)
+  if [ -f "$own/requirements.sha256" ] && [ "$(cat "$own/requirements.sha256")" = "$wanted" ]; then return; fi
+  echo "setup.sh: installing tools/requirements-$name.txt into build/venv-$name"
+  [ -x "$own/bin/python" ] || python3 -m venv "$own" || fail "python3 -m venv failed"
+  site=$("$own/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
   "$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$site/shared.pth"
-  "$peers/bin/python" -m pip install --quiet --disable-pip-version-check -r "$root/tools/requirements-peers.txt" ||
-    fail "pip could not install tools/requirements-peers.txt"
-  echo "$wanted" > "$peers/requirements.sha256"
+  "$own/bin/python" -m pip install --quiet --disable-pip-version-check -r "$root/tools/requirements-$name.txt" ||
+    fail "pip could not install tools/requirements-$name.txt"
+  echo "$wanted" > "$own/requirements.sha256"
 }
 
 python=no
-peers=no
+on_top=()
 for argument in "$@"; do
   case $argument in
     --python) python=yes ;;
-    --peers) python=yes peers=yes ;;
-    -h | --help) sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    --peers) python=yes on_top+=(peers) ;;
+    --tl) python=yes on_top+=(tl) ;;
+    -h | --help) sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
     *) fail "unknown argument $argument, see --help" ;;
   esac
 done
@@ -88,4 +90,4 @@ done
 install_packages
 build_sinkref
 [ "$python" = no ] || install_python
-[ "$peers" = no ] || install_peers
+for name in "${on_top[@]}"; do install_on_top "$name"; done

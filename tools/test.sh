@@ -83,6 +83,8 @@ tools/get_tokenizers.sh models || exit 1
 run_tests build/tests/sinkref_tests
 check "the golden tool against an independent float64 forward" \
   build/venv/bin/python tools/test_hf_golden.py
+check "the patch of tools/patch.md on Hugging Face, prefill and decode" \
+  build/venv/bin/python tools/check_patch.py
 check "a report on the tiny model and its figures" sh -c '
   rm -rf build/tiny-report &&
   build/sinkref report --model reference_outputs/tiny_llama1 --tokens 5,17,5x20,9,9,11 --repeats 40 \
@@ -98,6 +100,8 @@ if [ "${1:-}" = --full ]; then
     build/venv/bin/python tools/check_first_layer.py models/SmolLM2-135M-Instruct.Q4_1.gguf
   check "planted rows with other seeds, and their goldens" \
     build/venv/bin/python tools/test_planted.py --full
+  check "the patch of tools/patch.md on TransformerLens" sh -c '
+    tools/setup.sh --tl && build/venv-tl/bin/python tools/check_patch.py --transformer-lens'
 fi
 check "golden files against transformers" \
   build/venv/bin/python tools/check_goldens.py "${whole_pool[@]}"

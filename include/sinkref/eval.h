@@ -120,11 +120,10 @@ class EvalScorer {
   size_t rows_run() const { return rows_run_; }
 
  private:
-  /// A cached prefix, with what the patch pinned in it.
+  /// A cached prefix; what the patch pins in it is in its cache.
   struct Prefix {
     std::vector<int> tokens;
     Sequence<T> sequence;
-    Pinned<T> pinned;
   };
   /// A token whose log-probability is wanted: the logits' row is `position` of a branch.
   struct Target {

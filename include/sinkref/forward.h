@@ -30,6 +30,7 @@ class KvCache {
   void reserve(size_t positions);
 
   size_t length = 0;  ///< positions filled; a shorter length reuses a prefix
+  KeptValues kept;    ///< what hooks keep of these positions
 
  private:
   size_t layers_, kv_heads_, head_dim_, capacity_;

@@ -1,9 +1,11 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "sinkref/config.h"
@@ -43,7 +45,7 @@ enum class HookPoint {
 struct Hook {
   HookPoint point = HookPoint::Logits;
   size_t layer = 0;
-  bool operator==(const Hook&) const = default;
+  auto operator<=>(const Hook&) const = default;
 };
 
 /// "blocks.3.attn.hook_q", "ln_final.hook_scale", "logits".
@@ -66,12 +68,18 @@ std::vector<size_t> hook_shape(HookPoint point, const ModelConfig& config);
 /// True for AttnScores and Pattern, which come one query head at a time ([b,H,q,k] in a trace).
 bool is_attention(HookPoint point);
 
+/// What hooks keep of one sequence for its later steps, by hook and neuron (a patch's v; nothing if
+/// there was nothing to keep). It lies in the sequence's cache, so that chunks, decode, a batch in
+/// another order, a copy of the sequence and a reused prefix all find it.
+using KeptValues = std::map<std::pair<Hook, size_t>, std::optional<double>>;
+
 /// A row of a step: which sequence of the batch, and which position of it.
 struct Row {
   size_t sequence;
   size_t position;
   /// False for tokens that were generated (decode); the patch tells the phases apart.
   bool prompt;
+  KeptValues* kept = nullptr;  ///< of the sequence
 };
 
 /// Values at one hook, as they are being computed. They may be changed: what follows uses them.

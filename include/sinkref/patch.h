@@ -1,6 +1,5 @@
 #pragma once
 
-#include <memory>
 #include <string>
 #include <vector>
 
@@ -19,22 +18,22 @@ std::vector<Neurons> parse_neurons(const std::string& text, const std::string& o
                                    const ModelConfig& config);
 std::string neurons_text(const std::vector<Neurons>& neurons);
 
+/// What of a neuron silu(gate)·up is pinned. The paper pins up; the others are beside it because a
+/// neuron may be switched by its gate. `both` and `post` make the same model: silu_mul of two pinned
+/// values is the pinned value.
+enum class PatchSite { up, gate, both, post };
+
+inline constexpr PatchSite patch_sites[] = {PatchSite::up, PatchSite::gate, PatchSite::both,
+                                            PatchSite::post};
+const char* patch_site_name(PatchSite site);
+
 /// The paper's patch (section 6), on the output x of mlp.up_proj [batch, tokens, neurons]:
 /// prefill keeps v = x[:, 1, neuron] and sets x[:, 1:, neuron] = v; decode sets x[:, 0, neuron] = v.
-/// A prompt of one token has no position 1: nothing is pinned and nothing kept for decode.
-/// The hooks remember v per sequence: use fresh ones for every run.
+/// `site` puts it on the gate, on both or on silu(gate)·up instead. A prompt of one token has no
+/// position 1: nothing is pinned, in decode neither. v is kept in the sequence's cache (KeptValues);
+/// std::logic_error if the sequence has passed position 1 without this patch.
 template <class T>
-void add_patch(const std::vector<Neurons>& neurons, Hooks<T>& hooks);
-
-/// v of one sequence, a list per patched layer; empty before position 1 was run.
-template <class T>
-using Pinned = std::vector<std::vector<T>>;
-
-/// The same for sequences that go on from cached prefixes of other runs: pinned[i] is that of
-/// sequence i, read and filled. It belongs to the cache as its keys and values do.
-template <class T>
-void add_patch(const std::vector<Neurons>& neurons, Hooks<T>& hooks,
-               std::vector<Pinned<T>>& pinned);
+void add_patch(const std::vector<Neurons>& neurons, Hooks<T>& hooks, PatchSite site = PatchSite::up);
 
 /// Zero-ablation: silu(gate)·up of the neurons is 0 at every position.
 template <class T>

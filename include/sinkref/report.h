@@ -30,6 +30,8 @@ struct ReportInputs {
     std::vector<std::vector<int>> tokens;
   };
   std::vector<Samples> samples;
+  /// What is patched; by default the neurons of all sinks that are found.
+  std::optional<std::vector<Neurons>> patch;
 };
 
 /// The other softmax as a what-if: the same measurements with softmax_1 (or, if the report itself is
@@ -52,7 +54,7 @@ struct AttentionPanel {
 struct Report {
   LayerNorms norms;
   std::vector<SinkLayer> sinks;  ///< strongest first
-  std::vector<Neurons> patch;    ///< the neurons of all sinks, by layer
+  std::vector<Neurons> patch;    ///< ReportInputs::patch, or the neurons of all sinks
   std::vector<MassiveLayer> massive;
   std::vector<SinkMetric> metrics;  ///< text, repeated, random
   std::vector<RepeatRun> runs;      ///< every condition and word; the first condition patched too

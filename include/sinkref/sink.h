@@ -82,6 +82,9 @@ LayerNorms measure_norms(const Model& model, const RunOptions& options, const Si
 std::vector<SinkLayer> find_sinks(const Model& model, const RunOptions& options,
                                   const SinkInputs& inputs, const LayerNorms& norms);
 
+/// ‖W_down[:, j]‖ for every neuron j.
+std::vector<double> column_norms(const StoredMatrix& w_down);
+
 /// The neurons of all sinks in the order of layers: what the patch pins.
 std::vector<Neurons> neurons_of(const std::vector<SinkLayer>& sinks);
 

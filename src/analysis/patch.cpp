@@ -1,7 +1,7 @@
 #include "sinkref/patch.h"
 
 #include <charconv>
-#include <map>
+#include <stdexcept>
 
 #include "sinkref/error.h"
 
@@ -31,6 +31,33 @@ std::vector<std::string_view> split(std::string_view text, char separator) {
   return parts;
 }
 
+std::vector<HookPoint> pinned_points(PatchSite site) {
+  switch (site) {
+    case PatchSite::up: return {HookPoint::PreLinear};
+    case PatchSite::gate: return {HookPoint::Pre};
+    case PatchSite::both: return {HookPoint::Pre, HookPoint::PreLinear};
+    case PatchSite::post: return {HookPoint::Post};
+  }
+  throw std::logic_error("there is no such patch site");
+}
+
+/// The patch by absolute position, so that it does not matter how the prompt comes in: position 1
+/// of a prompt gives v, every later position gets it.
+template <class T>
+void pin(Hook hook, const Row& row, size_t neuron, T& x) {
+  if (row.position == 0) return;
+  const std::pair<Hook, size_t> key(hook, neuron);
+  if (row.position == 1) {
+    (*row.kept)[key] = row.prompt ? std::optional<double>(x) : std::nullopt;
+    return;
+  }
+  const auto v = row.kept->find(key);
+  if (v == row.kept->end())
+    throw std::logic_error("patch of " + hook_name(hook) + " neuron " + std::to_string(neuron) +
+                           ": position 1 of the sequence was run without it");
+  if (v->second) x = static_cast<T>(*v->second);
+}
+
 }  // namespace
 
 std::vector<Neurons> parse_neurons(const std::string& text, const std::string& option,
@@ -58,46 +85,24 @@ std::string neurons_text(const std::vector<Neurons>& neurons) {
   return text.empty() ? "none" : text;
 }
 
-namespace {
-
-template <class T>
-void add_patch(const std::vector<Neurons>& neurons, Hooks<T>& hooks,
-               const std::function<std::vector<T>&(size_t sequence, size_t entry)>& pinned) {
-  for (size_t entry = 0; entry < neurons.size(); ++entry) {
-    const Neurons& layer = neurons[entry];
-    hooks.add({HookPoint::PreLinear, layer.layer}, [=](const Activation<T>& up) {
-      for (size_t r = 0; r < up.rows.size(); ++r) {
-        const Row& row = up.rows[r];
-        std::vector<T>& v = pinned(row.sequence, entry);
-        if (row.prompt && row.position == 1) {
-          v.clear();
-          for (size_t neuron : layer.indices) v.push_back(up.row(r)[neuron]);
-        }
-        if (row.position == 0 || v.empty()) continue;
-        for (size_t i = 0; i < layer.indices.size(); ++i)
-          up.row(r)[layer.indices[i]] = v[i];
-      }
-    });
+const char* patch_site_name(PatchSite site) {
+  switch (site) {
+    case PatchSite::up: return "up";
+    case PatchSite::gate: return "gate";
+    case PatchSite::both: return "both";
+    case PatchSite::post: return "post";
   }
-}
-
-}  // namespace
-
-template <class T>
-void add_patch(const std::vector<Neurons>& neurons, Hooks<T>& hooks) {
-  auto kept = std::make_shared<std::map<std::pair<size_t, size_t>, std::vector<T>>>();
-  add_patch<T>(neurons, hooks, [kept](size_t sequence, size_t entry) -> std::vector<T>& {
-    return (*kept)[{sequence, entry}];
-  });
+  throw std::logic_error("there is no such patch site");
 }
 
 template <class T>
-void add_patch(const std::vector<Neurons>& neurons, Hooks<T>& hooks,
-               std::vector<Pinned<T>>& pinned) {
-  for (Pinned<T>& sequence : pinned) sequence.resize(neurons.size());
-  add_patch<T>(neurons, hooks, [&pinned](size_t sequence, size_t entry) -> std::vector<T>& {
-    return pinned.at(sequence).at(entry);
-  });
+void add_patch(const std::vector<Neurons>& neurons, Hooks<T>& hooks, PatchSite site) {
+  for (const Neurons& layer : neurons)
+    for (HookPoint point : pinned_points(site))
+      hooks.add({point, layer.layer}, [layer](const Activation<T>& x) {
+        for (size_t r = 0; r < x.rows.size(); ++r)
+          for (size_t neuron : layer.indices) pin(x.hook, x.rows[r], neuron, x.row(r)[neuron]);
+      });
 }
 
 template <class T>
@@ -109,12 +114,8 @@ void add_ablation(const std::vector<Neurons>& neurons, Hooks<T>& hooks) {
     });
 }
 
-template void add_patch<float>(const std::vector<Neurons>&, Hooks<float>&);
-template void add_patch<float>(const std::vector<Neurons>&, Hooks<float>&,
-                               std::vector<Pinned<float>>&);
-template void add_patch<double>(const std::vector<Neurons>&, Hooks<double>&);
-template void add_patch<double>(const std::vector<Neurons>&, Hooks<double>&,
-                                std::vector<Pinned<double>>&);
+template void add_patch<float>(const std::vector<Neurons>&, Hooks<float>&, PatchSite);
+template void add_patch<double>(const std::vector<Neurons>&, Hooks<double>&, PatchSite);
 template void add_ablation<float>(const std::vector<Neurons>&, Hooks<float>&);
 template void add_ablation<double>(const std::vector<Neurons>&, Hooks<double>&);
 

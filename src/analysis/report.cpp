@@ -17,7 +17,7 @@ void measure_sinks(const Model& model, const RunOptions& options, const ReportIn
   report.norms = measure_norms(model, options, inputs.sink);
   step("sink layers and neurons, by ablation");
   report.sinks = find_sinks(model, options, inputs.sink, report.norms);
-  report.patch = neurons_of(report.sinks);
+  report.patch = inputs.patch.value_or(neurons_of(report.sinks));
   step("massive activations and the sink metric");
   report.massive = massive_activations(model, options, inputs.sink.text);
   for (const ReportInputs::Samples& samples : inputs.samples)

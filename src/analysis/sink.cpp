@@ -7,9 +7,6 @@
 
 namespace sinkref {
 
-namespace {
-
-/// ‖W_down[:, j]‖ for every neuron j.
 std::vector<double> column_norms(const StoredMatrix& w_down) {
   std::vector<double> squares(w_down.cols);
   for (size_t r = 0; r < w_down.rows; ++r) {
@@ -19,6 +16,8 @@ std::vector<double> column_norms(const StoredMatrix& w_down) {
   for (double& square : squares) square = std::sqrt(square);
   return squares;
 }
+
+namespace {
 
 /// Both contributions of every neuron, in the order of the neurons.
 std::vector<NeuronContribution> contributions(const Model& model, const RunOptions& options,

@@ -107,7 +107,7 @@ int generate_with(const Options& options, const Model& model) {
   ordered_json all = ordered_json::array();
   for (Sequence<T>& sequence : sequences) {
     Hooks<T> hooks;
-    add_patch(patch, hooks);
+    add_patch(patch, hooks, options.patch_site);
     add_ablation(ablation, hooks);
     Fingerprint<T> fingerprint;
     if (options.fingerprint) fingerprint.attach(hooks);
@@ -137,7 +137,7 @@ int trace_with(const Options& options, const Model& model) {
   const std::vector<Neurons> patch = chosen_patch(options, model);
   const std::vector<Neurons> ablation = chosen_ablation(options, model);
   Hooks<T> hooks;
-  add_patch(patch, hooks);
+  add_patch(patch, hooks, options.patch_site);
   add_ablation(ablation, hooks);
   RunOptions run = run_options(options);
   const auto wants = [&](HookPoint point) {
@@ -160,6 +160,7 @@ int trace_with(const Options& options, const Model& model) {
   for (const std::vector<int>& sequence : tokens) batch.push_back(forward.start(sequence));
   auto metadata = trace_metadata(model, run.depth, options.precision, options.softmax);
   metadata["patch"] = neurons_text(patch);
+  if (!patch.empty()) metadata["patch_site"] = patch_site_name(options.patch_site);
   metadata["ablate"] = neurons_text(ablation);
   // Its bits are not those of the arithmetic's version, nor the same on other machines.
   if (options.kernel == "openblas") metadata["kernel"] = "openblas";

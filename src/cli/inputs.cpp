@@ -115,15 +115,11 @@ RunOptions run_options(const Options& options) {
 std::vector<Neurons> chosen_patch(const Options& options, const Model& model) {
   if (options.patch == "none") return {};
   if (options.patch != "auto") return parse_neurons(options.patch, "--patch", model.config());
-  const SinkInputs inputs = sink_inputs(options, model, 1);
+  const SinkInputs inputs = patch_inputs(options, model);
   const RunOptions run = run_options(options);
-  std::vector<Neurons> found;
-  for (const SinkLayer& sink :
-       find_sinks(model, run, inputs, measure_norms(model, run, inputs)))
-    found.push_back({sink.layer, sink.neurons});
-  std::sort(found.begin(), found.end(),
-            [](const Neurons& a, const Neurons& b) { return a.layer < b.layer; });
-  say("patch: " + neurons_text(found));
+  const std::vector<Neurons> found =
+      neurons_of(find_sinks(model, run, inputs, measure_norms(model, run, inputs)));
+  say("patch: " + neurons_text(found) + (found.empty() ? " (this model has no sink)" : ""));
   return found;
 }
 

@@ -17,14 +17,19 @@ std::vector<std::vector<int>> read_tokens(const Options& options, const Checkpoi
 /// The same for a command that takes one sequence: a batch is refused.
 std::vector<int> read_one_sequence(const Options& options, const Checkpoint& checkpoint);
 
-/// What the sink analysis runs on: built-in text and words (or --word, --prefix), or, for a model
-/// without a tokenizer, the ids of --tokens or --tokens-file.
-SinkInputs sink_inputs(const Options& options, const Model& model, size_t repeats);
+/// What --patch auto looks at: the built-in text. Never the prompt: the patch belongs to the model,
+/// and a prompt that is a long run is no ordinary text. Where ids are given to a model without a
+/// tokenizer, ids from all over the vocabulary.
+SinkInputs patch_inputs(const Options& options, const Model& model);
 
-/// The same for the whole report: every condition and the samples of the sink metric. Repeats that
-/// were not asked for are cut to what the model's context holds, and `say` tells; ones that were
-/// and do not fit are an InputError.
+/// What sink and report run on: built-in text and words (or --word, --prefix), or, for a model
+/// without a tokenizer, the ids of --tokens or --tokens-file. Every condition and the samples of the
+/// sink metric. Repeats that were not asked for are cut to what the model's context holds, and `say`
+/// tells; ones that were and do not fit are an InputError.
 ReportInputs report_inputs(const Options& options, const Model& model);
+
+/// The same without conditions and samples: the sink analysis alone.
+SinkInputs sink_inputs(const Options& options, const Model& model, size_t repeats);
 
 RunOptions run_options(const Options& options);
 

@@ -36,6 +36,14 @@ std::string one_of(const po::variables_map& values, const char* name,
   throw InputError("--" + std::string(name) + " " + quoted(text) + ": expected one of " + list);
 }
 
+PatchSite patch_site(const po::variables_map& values) {
+  std::vector<std::string> names;
+  for (PatchSite site : patch_sites) names.push_back(patch_site_name(site));
+  const std::string name = one_of(values, "patch-site", names);
+  return *std::find_if(std::begin(patch_sites), std::end(patch_sites),
+                       [&](PatchSite site) { return name == patch_site_name(site); });
+}
+
 /// The tiny model that comes with the project, so that every command runs with no network.
 std::string embedded_model() {
   namespace fs = std::filesystem;
@@ -75,7 +83,12 @@ po::options_description describe(const Command& command) {
   add("precision", text("fp32"), "fp32, or fp64 for the truth that errors are measured against");
   add("chunk", text("512"), "tokens of a prompt per step; cannot change a bit");
   add("softmax", text("standard"), "standard, or one for softmax_1 (a virtual key of score 0)");
-  add("patch", text("none"), "the paper's patch: auto, none or LAYER:NEURON,NEURON[;LAYER:…]");
+  add("patch", text(has("repeats") ? "auto" : "none"),
+      "the paper's patch: auto (the neurons of every sink), none or LAYER:NEURON,NEURON[;LAYER:…]");
+  add("patch-site", text("up"),
+      "what --patch pins of a neuron silu(gate)*up: up (the paper), gate, both, or post (the product)");
+  add("patch-effect", po::bool_switch(),
+      "what the patch does to the runs and to ordinary text, with the other sites beside it");
   add("ablate", text("none"), "neurons set to zero, as for --patch");
   add("hooks", text("logits"), "globs of the tensors to write, as 'blocks.*.hook_resid_post,logits'");
   add("max-new-tokens", text("64"), "length of the greedy continuation");
@@ -184,6 +197,7 @@ Options fill(const po::variables_map& values) {
   number("chunk", 1, 999999999, o.chunk);
   number("max-new-tokens", 1, 999999999, o.max_new_tokens);
   number("repeats", 1, 999999999, o.repeats);
+  o.patch_effect = values.count("patch-effect") && values["patch-effect"].as<bool>();
   o.repeats_given = values.count("repeats") && !values["repeats"].defaulted();
   number("limit", 0, 999999999, o.limit);
   if (values.count("variant"))
@@ -196,6 +210,7 @@ Options fill(const po::variables_map& values) {
   if (values.count("softmax"))
     o.softmax = one_of(values, "softmax", {"standard", "one"}) == "one" ? Softmax::one
                                                                         : Softmax::standard;
+  if (values.count("patch-site")) o.patch_site = patch_site(values);
   if (values.count("bos")) {
     const std::string bos = one_of(values, "bos", {"auto", "on", "off"});
     o.bos = bos == "auto" ? BosPolicy::automatic : bos == "on" ? BosPolicy::on : BosPolicy::off;

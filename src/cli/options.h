@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "sinkref/forward.h"
+#include "sinkref/patch.h"
 #include "sinkref/tokenizer.h"
 
 namespace sinkref::cli {
@@ -29,7 +30,9 @@ struct Options {
   std::string hooks = "logits", variant = "both";
   BosPolicy bos = BosPolicy::automatic;
   Softmax softmax = Softmax::standard;
+  PatchSite patch_site = PatchSite::up;
   size_t threads = 0, chunk = 512, max_new_tokens = 64, repeats = 1000, limit = 0;
+  bool patch_effect = false;
   bool repeats_given = false;  ///< otherwise a short context may cut them
   bool json = false, force = false, exact = false;
 };

@@ -8,6 +8,7 @@
 #include "cli/commands.h"
 #include "cli/goldens.h"
 #include "cli/inputs.h"
+#include "cli/patch_effect.h"
 #include "report/json.h"
 #include "sinkref/error.h"
 #include "sinkref/output_file.h"
@@ -94,16 +95,30 @@ void print_findings(const Report& found, const ReportInputs& inputs) {
   print_next(found);
 }
 
+/// Panel 6; nothing where there is nothing to patch.
+std::optional<PatchEffect> patch_effect(const Options& options, const Model& model,
+                                        const ReportInputs& inputs, const Report& found) {
+  if (found.patch.empty()) return std::nullopt;
+  return measure_patch_effect(model, run_options(options),
+                              patch_effect_inputs(options, model, inputs, found), say);
+}
+
 }  // namespace
 
 int sink(const Options& options) {
   const Model model = Model::open(options.model);
   const ReportInputs inputs = report_inputs(options, model);
   const Report found = analyse_sinks(model, run_options(options), inputs, say);
-  if (options.json)
-    std::cout << findings(options, model, inputs, found, false).dump(2) << '\n';
-  else
+  std::optional<PatchEffect> effect;
+  if (options.patch_effect) effect = patch_effect(options, model, inputs, found);
+  if (options.json) {
+    ordered_json j = findings(options, model, inputs, found, false);
+    if (effect) j["patch_effect"] = to_json(*effect, false);
+    std::cout << j.dump(2) << '\n';
+  } else {
     print_findings(found, inputs);
+    if (effect) print_patch_effect(*effect, model);
+  }
   return 0;
 }
 

@@ -127,6 +127,14 @@ ReportInputs from_ids(const Options& options, const Model& model, const std::vec
   return inputs;
 }
 
+/// Some ids, evenly spread.
+std::vector<int> ids_of_vocabulary(const Model& model) {
+  std::vector<int> ids;
+  for (size_t i = 0; i < sink_length; ++i)
+    ids.push_back(static_cast<int>((2 * i + 1) * model.config().vocab_size / (2 * sink_length)));
+  return ids;
+}
+
 /// Lengths within the model's context.
 void set_lengths(const Options& options, const Model& model, size_t repeats, ReportInputs& inputs) {
   const size_t limit = model.config().max_positions;
@@ -177,8 +185,21 @@ SinkInputs sink_inputs(const Options& options, const Model& model, size_t repeat
   return inputs_for(options, model, repeats).sink;
 }
 
+SinkInputs patch_inputs(const Options& options, const Model& model) {
+  ReportInputs inputs;
+  try {
+    inputs = from_text(options, model, *Tokenizer::open(model.checkpoint()));
+  } catch (const InputError&) {
+    if (!options.tokens && !options.tokens_file) throw;
+    inputs = from_ids(options, model, ids_of_vocabulary(model));
+  }
+  inputs.sink.text.resize(std::min(inputs.sink.text.size(), model.config().max_positions));
+  return inputs.sink;
+}
+
 ReportInputs report_inputs(const Options& options, const Model& model) {
   ReportInputs inputs = inputs_for(options, model, options.repeats);
+  if (options.patch != "auto") inputs.patch = chosen_patch(options, model);
   if (inputs.sink.text.size() < 2)
     throw InputError("one token is no ordinary text: its typical norm is that of a first token; "
                      "give --tokens at least two");

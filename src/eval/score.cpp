@@ -83,7 +83,7 @@ EvalScorer<T>::EvalScorer(const Model& model, RunOptions options, std::vector<Ne
       kernels_(find_kernels<T>(options.kernel)),
       patch_(std::move(patch)),
       ablation_(std::move(ablation)),
-      root_{{}, {KvCache<T>(model.config(), model.config().layers, 0), {}}, {}},
+      root_{{}, {KvCache<T>(model.config(), model.config().layers, 0), {}}},
       stem_(root_) {}
 
 /// Makes stem_ begin with `tokens`, unless what it has is near enough; returns how many it has.
@@ -148,7 +148,6 @@ void EvalScorer<T>::run(const std::vector<Branch>& branches, std::vector<Prefix>
   if (branches.empty()) return;
   if (into.size() < branches.size()) into.resize(branches.size(), root_);
   std::vector<Sequence<T>> sequences;
-  std::vector<Pinned<T>> pinned;
   for (size_t i = 0; i < branches.size(); ++i) {
     const Branch& branch = branches[i];
     Sequence<T> sequence = std::move(into[i].sequence);
@@ -160,11 +159,10 @@ void EvalScorer<T>::run(const std::vector<Branch>& branches, std::vector<Prefix>
     for (const Target& target : branch.targets)
       sequence.logits_from = std::min(sequence.logits_from, target.position);
     sequences.push_back(std::move(sequence));
-    pinned.push_back(branch.parent->pinned);
     rows_run_ += branch.pending.size();
   }
   Hooks<T> hooks;
-  add_patch(patch_, hooks, pinned);
+  add_patch(patch_, hooks);
   add_ablation(ablation_, hooks);
   hooks.add({HookPoint::Logits, 0}, [&](const Activation<T>& logits) {
     read_logits(logits, branches, scores);
@@ -176,7 +174,6 @@ void EvalScorer<T>::run(const std::vector<Branch>& branches, std::vector<Prefix>
     into[i].tokens.insert(into[i].tokens.end(), branches[i].pending.begin(),
                           branches[i].pending.end());
     into[i].sequence = std::move(sequences[i]);
-    into[i].pinned = std::move(pinned[i]);
   }
 }
 

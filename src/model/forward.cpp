@@ -194,9 +194,9 @@ Matrix<T> Forward<T>::run(std::vector<Sequence<T>>& sequences, Hooks<T>& hooks, 
     std::vector<Row> rows;
     std::vector<int> tokens;
     for (size_t i = 0; i < sequences.size(); ++i) {
-      const Sequence<T>& s = sequences[i];
+      Sequence<T>& s = sequences[i];
       for (size_t t = 0; t < std::min(options_.chunk, s.pending.size()); ++t) {
-        rows.push_back({i, s.cache.length + t, prompt});
+        rows.push_back({i, s.cache.length + t, prompt, &s.cache.kept});
         tokens.push_back(s.pending[t]);
       }
     }

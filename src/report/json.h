@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "sinkref/patch_effect.h"
 #include "sinkref/report.h"
 
 // report.json: one key per panel, one function per result.
@@ -23,6 +24,9 @@ nlohmann::ordered_json to_json(const LayerAttention& layer);
 nlohmann::ordered_json to_json(const AttentionPanel& panel);
 nlohmann::ordered_json to_json(const SoftmaxWhatIf& other, const std::vector<SinkLayer>& sinks,
                                bool with_curves);
+
+/// Panel 6; tokens as ids.
+nlohmann::ordered_json to_json(const PatchEffect& effect, bool with_curves);
 
 /// A run with its counts for every sink, and (with_curves) the norms at those layers.
 nlohmann::ordered_json run_json(const RepeatRun& run, const std::vector<SinkLayer>& sinks,

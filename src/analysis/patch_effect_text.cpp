@@ -1,0 +1,235 @@
+// Ordinary text under every intervention: perplexity, and which logits move.
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <numeric>
+
+#include "analysis/patch_effect_parts.h"
+#include "sinkref/error.h"
+
+namespace sinkref {
+
+namespace {
+
+constexpr size_t listed = 10;
+
+/// Calls `each(first position, logits)` for the rows of every step of one piece.
+using Rows = std::function<void(size_t, const Activation<float>&)>;
+void run_piece(const Model& model, RunOptions options, const std::vector<int>& tokens,
+               Hooks<float>& hooks, const Rows& each) {
+  options.logits = LogitRows::all;
+  Forward<float> forward(model, options);
+  hooks.add({HookPoint::Logits, 0},
+            [&](const Activation<float>& a) { each(a.rows[0].position, a); });
+  std::vector<Sequence<float>> batch = {forward.start(tokens)};
+  forward.run(batch, hooks);
+  hooks.require_all_called();
+}
+
+/// One position under an intervention, against the original.
+struct PositionMove {
+  double common = 0;  ///< mean of logit - original logit over the vocabulary
+  double squares = 0, largest = 0, kl = 0;
+  double normaliser = 0;
+  bool argmax_changed = false;
+};
+
+/// log Σ exp(logit)
+double log_sum(const float* logits, size_t n) {
+  const double largest = logits[argmax<float>({logits, n})];
+  double sum = 0;
+  for (size_t i = 0; i < n; ++i) sum += std::exp(logits[i] - largest);
+  return largest + std::log(sum);
+}
+
+PositionMove compare(const float* original, double original_normaliser, const float* logits,
+                     size_t n) {
+  PositionMove move;
+  move.normaliser = log_sum(logits, n);
+  double moved_by_p = 0;  // Σ p · (logit - original)
+  for (size_t i = 0; i < n; ++i) {
+    const double moved = double(logits[i]) - double(original[i]);
+    move.common += moved;
+    if (moved != 0) moved_by_p += std::exp(original[i] - original_normaliser) * moved;
+  }
+  move.common /= static_cast<double>(n);
+  for (size_t i = 0; i < n; ++i) {
+    const double moved = double(logits[i]) - double(original[i]) - move.common;
+    move.squares += moved * moved;
+    move.largest = std::max(move.largest, std::fabs(moved));
+  }
+  // Σ p (log p - log q); not below 0 by a rounding
+  move.kl = std::max(0.0, move.normaliser - original_normaliser - moved_by_p);
+  move.argmax_changed = argmax<float>({original, n}) != argmax<float>({logits, n});
+  return move;
+}
+
+/// The original's logits of one piece.
+struct OriginalPiece {
+  Matrix<float> logits;  ///< (positions, V)
+  std::vector<double> normaliser;
+
+  OriginalPiece(const Model& model, const RunOptions& options, const std::vector<int>& tokens)
+      : logits(tokens.size(), model.config().vocab_size), normaliser(tokens.size()) {
+    Hooks<float> none;
+    run_piece(model, options, tokens, none, [&](size_t first, const Activation<float>& a) {
+#pragma omp parallel for schedule(static)
+      for (size_t r = 0; r < a.rows.size(); ++r) {
+        std::copy_n(a.row(r), a.width, logits.row(first + r));
+        normaliser[first + r] = log_sum(a.row(r), a.width);
+      }
+    });
+  }
+};
+
+/// Sums over the positions of all pieces, of one intervention.
+class TextSums {
+ public:
+  explicit TextSums(size_t vocabulary) : absolute_(vocabulary), signed_(vocabulary) {}
+
+  void begin_piece() { nll_.push_back(0); }
+
+  /// Consecutive positions of the piece. No sum crosses a thread.
+  void add(const std::vector<int>& tokens, const OriginalPiece& original, size_t first,
+           const Activation<float>& a) {
+    const size_t n = absolute_.size();
+    std::vector<PositionMove> moves(a.rows.size());
+#pragma omp parallel for schedule(static)
+    for (size_t r = 0; r < moves.size(); ++r)
+      moves[r] = compare(original.logits.row(first + r), original.normaliser[first + r], a.row(r), n);
+#pragma omp parallel for schedule(static)
+    for (size_t i = 0; i < n; ++i)
+      for (size_t r = 0; r < moves.size(); ++r) {
+        const double moved = double(a.row(r)[i]) - double(original.logits.row(first + r)[i]) -
+                             moves[r].common;
+        absolute_[i] += std::fabs(moved);
+        signed_[i] += moved;
+      }
+    for (size_t r = 0; r < moves.size(); ++r) add(tokens, original, first + r, moves[r], a.row(r));
+  }
+
+  /// `original`: the sums of the original, `counts` the predicted tokens of each piece.
+  TextEffect effect(const TextSums& original, const std::vector<size_t>& counts) const {
+    TextEffect e = effect_;
+    const Estimate nll = ratio_estimate(nll_, counts);
+    std::vector<double> differences(nll_.size());
+    for (size_t i = 0; i < nll_.size(); ++i) differences[i] = nll_[i] - original.nll_[i];
+    const Estimate difference = ratio_estimate(differences, counts);
+    e.nll = nll.mean;
+    e.nll_error = nll.error;
+    e.difference = difference.mean;
+    e.difference_error = difference.error;
+    e.perplexity = std::exp(nll.mean);
+    e.perplexity_error = e.perplexity * nll.error;
+    const double n = static_cast<double>(positions_);
+    e.kl_mean /= n;
+    e.argmax_changed /= n;
+    e.logit_rms = std::sqrt(squares_ / n / static_cast<double>(absolute_.size()));
+    e.tokens = moved_most();
+    const auto by_kl = [](const PositionShift& a, const PositionShift& b) {
+      if (a.kl != b.kl) return a.kl > b.kl;
+      return std::pair(a.piece, a.position) < std::pair(b.piece, b.position);
+    };
+    std::sort(e.positions.begin(), e.positions.end(), by_kl);
+    e.positions.resize(std::min(e.positions.size(), listed));
+    return e;
+  }
+
+ private:
+  void add(const std::vector<int>& tokens, const OriginalPiece& original, size_t position,
+           const PositionMove& move, const float* logits) {
+    squares_ += move.squares;
+    effect_.logit_max = std::max(effect_.logit_max, move.largest);
+    effect_.kl_mean += move.kl;
+    effect_.kl_max = std::max(effect_.kl_max, move.kl);
+    effect_.argmax_changed += move.argmax_changed;
+    ++positions_;
+    if (position + 1 == tokens.size()) return;  // nothing is predicted
+    const size_t next = static_cast<size_t>(tokens[position + 1]);
+    const double nll = move.normaliser - logits[next];
+    nll_.back() += nll;
+    effect_.positions.push_back({nll_.size() - 1, position, tokens[position], move.kl,
+                                 original.normaliser[position] - original.logits.row(position)[next],
+                                 nll});
+  }
+
+  std::vector<LogitShift> moved_most() const {
+    std::vector<LogitShift> all;
+    for (size_t i = 0; i < absolute_.size(); ++i)
+      all.push_back({static_cast<int>(i), absolute_[i] / static_cast<double>(positions_),
+                     signed_[i] / static_cast<double>(positions_)});
+    const size_t count = std::min(listed, all.size());
+    std::partial_sort(all.begin(), all.begin() + static_cast<long>(count), all.end(),
+                      [](const LogitShift& a, const LogitShift& b) {
+                        return a.mean_absolute != b.mean_absolute ? a.mean_absolute > b.mean_absolute
+                                                                  : a.token < b.token;
+                      });
+    all.resize(count);
+    return all;
+  }
+
+  std::vector<double> absolute_, signed_;  // by vocabulary entry
+  std::vector<double> nll_;                // by piece
+  double squares_ = 0;
+  size_t positions_ = 0;
+  TextEffect effect_;
+};
+
+}  // namespace
+
+std::vector<double> log_probabilities(const float* logits, size_t n) {
+  const double normaliser = log_sum(logits, n);
+  std::vector<double> log_p(n);
+  for (size_t i = 0; i < n; ++i) log_p[i] = logits[i] - normaliser;
+  return log_p;
+}
+
+double divergence(const std::vector<double>& log_p, const std::vector<double>& log_q) {
+  double sum = 0;
+  for (size_t i = 0; i < log_p.size(); ++i) {
+    const double p = std::exp(log_p[i]);
+    if (p > 0) sum += p * (log_p[i] - log_q[i]);
+  }
+  return sum;
+}
+
+Estimate ratio_estimate(const std::vector<double>& sums, const std::vector<size_t>& counts) {
+  const double k = static_cast<double>(sums.size());
+  const double total = static_cast<double>(std::accumulate(counts.begin(), counts.end(), size_t(0)));
+  Estimate estimate{std::accumulate(sums.begin(), sums.end(), 0.0) / total, 0};
+  if (sums.size() < 2) {
+    estimate.error = std::numeric_limits<double>::quiet_NaN();  // one piece has no spread
+    return estimate;
+  }
+  double squares = 0;
+  for (size_t i = 0; i < sums.size(); ++i)
+    squares += std::pow(sums[i] - estimate.mean * static_cast<double>(counts[i]), 2);
+  estimate.error = std::sqrt(k / (k - 1) * squares) / total;
+  return estimate;
+}
+
+void measure_text(const Model& model, const RunOptions& options, const PatchEffectInputs& inputs,
+                  PatchEffect& effect) {
+  std::vector<TextSums> sums(intervention_count, TextSums(model.config().vocab_size));
+  std::vector<size_t> counts;
+  for (const std::vector<int>& piece : inputs.text) {
+    if (piece.size() < 2) throw InputError("a piece of text has fewer than two tokens");
+    counts.push_back(piece.size() - 1);
+    effect.predicted += piece.size() - 1;
+    const OriginalPiece original(model, options, piece);
+    for (size_t i = 0; i < intervention_count; ++i) {
+      sums[i].begin_piece();
+      Hooks<float> hooks;
+      add_intervention(interventions[i], inputs.neurons, hooks);
+      run_piece(model, options, piece, hooks, [&](size_t first, const Activation<float>& a) {
+        sums[i].add(piece, original, first, a);
+      });
+    }
+  }
+  effect.pieces = inputs.text.size();
+  for (const TextSums& of : sums) effect.text.push_back(of.effect(sums[0], counts));
+}
+
+}  // namespace sinkref
