@@ -403,7 +403,84 @@ TEST_CASE("cli: report replaces no report and makes no folder for bad input", "[
   CHECK(folder.entries() == 1);
   const std::string printed = done(report(folder.path, {"--force", "--json"}));
   CHECK(nlohmann::json::parse(printed) == nlohmann::json::parse(read_all(folder / "report.json")));
-  CHECK(folder.entries() == 1);
+  CHECK(folder.entries() == 4);  // and report.html, report.safetensors, figures
+  refused(report(folder / "new", {"--paper", "gpt-2"}), "llama-2-7b");
+  CHECK(folder.entries() == 4);
+}
+
+TEST_CASE("cli: a report has the same bytes for every thread count, chunk and kernel", "[cli]") {
+  const std::vector<Arguments> ways = {{"--threads", "1"},
+                                       {"--threads", "3", "--chunk", "7"},
+                                       {"--kernel", "spec", "--threads", "2"}};
+  std::vector<Folder> folders(ways.size());
+  for (size_t i = 0; i < ways.size(); ++i) {
+    Arguments arguments = {"report", "--model", outputs / "tiny_llama1", "--tokens",
+                           "5,17,5x20,9,9,11", "--repeats", "40", "--force", "--out",
+                           folders[i].path};
+    arguments.insert(arguments.end(), ways[i].begin(), ways[i].end());
+    done(arguments);
+  }
+  for (const char* name : {"report.json", "report.html", "report.safetensors",
+                           "figures/attention_first.svg"}) {
+    const std::string first = read_all(folders[0] / name);
+    CHECK(first.size() > 1000);
+    for (size_t i = 1; i < folders.size(); ++i) CHECK((read_all(folders[i] / name) == first));
+  }
+}
+
+/// The first layer of tiny_llama1 with its embedding and head.
+std::string one_layer_weights() {
+  const TraceFile whole = TraceFile::open(outputs / "tiny_llama1" / "model.safetensors");
+  nlohmann::ordered_json header;
+  std::string data;
+  for (const std::string& name : whole.names()) {
+    if (name.find("layers.") != std::string::npos && name.find("layers.0.") == std::string::npos)
+      continue;
+    const size_t begin = data.size();
+    for (double value : whole.values(name)) {
+      const float narrow = static_cast<float>(value);
+      data.append(reinterpret_cast<const char*>(&narrow), sizeof narrow);
+    }
+    header[name] = {{"dtype", "F32"},
+                    {"shape", whole.shape(name)},
+                    {"data_offsets", {begin, data.size()}}};
+  }
+  const std::string text = header.dump();
+  const uint64_t size = text.size();
+  return std::string(reinterpret_cast<const char*>(&size), sizeof size) + text + data;
+}
+
+TEST_CASE("cli: a report of one layer, of a model without BOS, of a short context", "[cli]") {
+  const Folder folder;
+  const auto changed = [&](const std::string& name, const std::string& key,
+                           const nlohmann::json& value) {
+    const fs::path model = folder.path / name;
+    fs::create_directory(model);
+    fs::copy_file(outputs / "tiny_llama1" / "model.safetensors", model / "model.safetensors");
+    nlohmann::json config =
+        nlohmann::json::parse(read_all(outputs / "tiny_llama1" / "config.json"));
+    config[key] = value;
+    write_all(model / "config.json", config.dump());
+    return model.string();
+  };
+  const auto report = [&](const std::string& model, const Arguments& more = {}) {
+    Arguments arguments = {"report", "--model", model, "--tokens", "5,17,9,11", "--json",
+                           "--force", "--out", folder / "report"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return nlohmann::json::parse(done(arguments));
+  };
+  const std::string single = changed("one", "num_hidden_layers", 1);
+  write_all(fs::path(single) / "model.safetensors", one_layer_weights());
+  const auto one = report(single, {"--repeats", "9"});
+  CHECK(one.at("attention").at("text").size() == 1);
+  CHECK(one.at("paper_rule_layer").is_null());
+  CHECK(one.at("sink_layers").empty());
+  CHECK(report(changed("nobos", "bos_token_id", nullptr), {"--repeats", "9"}).at("lone_token") == 5);
+  const std::string small = changed("small", "max_position_embeddings", 16);
+  CHECK(report(small).at("inputs").at("conditions").at(0).at("repeats") == 15);
+  refused({"report", "--model", small, "--tokens", "5,17", "--repeats", "16", "--out", folder / "x"},
+          "--repeats 16");
+  refused({"report", "--model", small, "--tokens", "5", "--out", folder / "x"}, "at least two");
 }
 
 TEST_CASE("cli: --json prints one JSON value with the promised keys", "[cli]") {

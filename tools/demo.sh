@@ -4,7 +4,7 @@
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-tools/setup.sh --python
+tools/setup.sh
 if tools/get_smollm2.sh models; then
   model=models/SmolLM2-135M-Instruct.Q4_1.gguf
   goldens=(reference_outputs/smollm2/golden_*.safetensors)
@@ -15,4 +15,4 @@ else
     --repeats 300 --golden reference_outputs/tiny_llama1/golden_prompt.safetensors \
     --out report --force
 fi
-build/venv/bin/python tools/figures.py report
+echo "Figures: report/figures/*.svg; the page: report/report.html"

@@ -4,7 +4,10 @@
 #include <string>
 #include <vector>
 
+#include "sinkref/cluster_attack.h"
+#include "sinkref/first_layer.h"
 #include "sinkref/massive.h"
+#include "sinkref/patch_effect.h"
 #include "sinkref/repeats.h"
 #include "sinkref/sink.h"
 #include "sinkref/sink_metric.h"
@@ -60,6 +63,9 @@ struct Report {
   std::vector<RepeatRun> runs;      ///< every condition and word; the first condition patched too
   std::vector<NextToken> next;      ///< one per word, first condition
   AttentionPanel attention;
+  std::optional<FirstLayerReport> first_layer;
+  std::optional<ClusterReport> clusters;  ///< where there is a sink to attack
+  std::optional<PatchEffect> patch_effect;  ///< where there is something to patch
   std::optional<SoftmaxWhatIf> what_if;
 
   /// The run of a word in a condition, or nullptr.

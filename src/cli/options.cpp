@@ -107,6 +107,9 @@ po::options_description describe(const Command& command) {
   add("rows", text("1,4,16,64,512"), "rows of activations of each matrix product");
   add("dtype", text("F32"), "stored types of the weights, as F32,F16,BF16,Q4_1");
   add("runs", text("5"), "rounds in which all that is timed takes turns; medians are printed");
+  add("paper", po::value<Text>(),
+      "set the paper's row beside the measured one: llama-1-7b, llama-2-7b, llama-3-8b-instruct, "
+      "mistral-7b-instruct");
   add("golden", po::value<std::vector<Text>>(), "golden file of this model to be held against");
   add("traces", po::value<std::vector<Text>>(), "two traces to compare (given without a name)");
   add("candidate", po::value<Text>(), "their trace, to be held against this model's float64 run");
@@ -165,6 +168,7 @@ Options fill(const po::variables_map& values) {
   optional("out", o.out);
   if (o.out && o.out->empty()) throw InputError("--out is empty; expected a place to write to");
   optional("prefix", o.prefix);
+  optional("paper", o.paper);
   list("word", o.words);
   list("golden", o.goldens);
   list("traces", o.traces);

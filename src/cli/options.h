@@ -20,7 +20,7 @@ struct Options {
   bool fingerprint = false;
   bool model_given = false;  ///< otherwise it is the tiny model that comes along
   std::optional<std::string> prompt, prompt_file, tokens, tokens_file;
-  std::optional<std::string> out, prefix;
+  std::optional<std::string> out, prefix, paper;
   std::vector<std::string> words, goldens, traces, data, merge;
   std::optional<std::string> candidate, budget, write_budget, html;
   std::optional<std::string> samples, tasks, few_shot, shard;

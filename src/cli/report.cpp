@@ -1,14 +1,18 @@
 // sink and report: what was found, as a table, as JSON and as a page.
 
+#include <unistd.h>
+
 #include <cstdio>
 #include <filesystem>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "cli/first_layer.h"
 #include "cli/goldens.h"
 #include "cli/inputs.h"
 #include "cli/patch_effect.h"
+#include "cli/report_page.h"
 #include "report/json.h"
 #include "sinkref/error.h"
 #include "sinkref/output_file.h"
@@ -29,6 +33,16 @@ ordered_json findings(const Options& options, const Model& model, const ReportIn
   j["arithmetic_version"] = arithmetic_version;
   j.update(panels_json(found, inputs, with_curves));
   return j;
+}
+
+/// With the tokens done of each run, where a person looks.
+RunOptions watched_run(const Options& options) {
+  RunOptions run = run_options(options);
+  if (isatty(2))
+    run.progress = [](size_t done, size_t all) {
+      if (all > 256) std::cerr << "\r  " << done << " of " << all << " tokens" << (done == all ? "\r\033[K" : "");
+    };
+  return run;
 }
 
 std::string count_text(size_t n) { return n == 0 ? "-" : std::to_string(n); }
@@ -99,8 +113,19 @@ void print_findings(const Report& found, const ReportInputs& inputs) {
 std::optional<PatchEffect> patch_effect(const Options& options, const Model& model,
                                         const ReportInputs& inputs, const Report& found) {
   if (found.patch.empty()) return std::nullopt;
-  return measure_patch_effect(model, run_options(options),
+  return measure_patch_effect(model, watched_run(options),
                               patch_effect_inputs(options, model, inputs, found), say);
+}
+
+/// Panel 5 of the report.
+void add_first_layer(const Options& options, const Model& model, const ReportInputs& inputs,
+                     Report& found) {
+  const RunOptions run = watched_run(options);
+  found.first_layer = analyse_first_layer<float>(
+      model, run, first_layer_inputs(options, model, inputs.sink, found.sinks), say);
+  if (!found.sinks.empty())
+    found.clusters = attack_with_clusters(
+        model, run, cluster_inputs(options, model, inputs.sink, found.sinks), say);
 }
 
 }  // namespace
@@ -108,7 +133,7 @@ std::optional<PatchEffect> patch_effect(const Options& options, const Model& mod
 int sink(const Options& options) {
   const Model model = Model::open(options.model);
   const ReportInputs inputs = report_inputs(options, model);
-  const Report found = analyse_sinks(model, run_options(options), inputs, say);
+  const Report found = analyse_sinks(model, watched_run(options), inputs, say);
   std::optional<PatchEffect> effect;
   if (options.patch_effect) effect = patch_effect(options, model, inputs, found);
   if (options.json) {
@@ -125,19 +150,22 @@ int sink(const Options& options) {
 int report(const Options& options) {
   namespace fs = std::filesystem;
   if (!options.out) throw InputError("--out is missing; expected the folder to write report.json to");
-  const fs::path folder = *options.out;
-  const fs::path file = folder / "report.json";
+  const fs::path file = fs::path(*options.out) / "report.json";
   std::error_code error;
   if (!options.force && fs::exists(file, error))
     throw InputError(file.string() + ": exists already; choose another folder or add --force");
+  if (options.paper) published_row(*options.paper);  // a wrong name shows before the work
   const Model model = Model::open(options.model);
   const ReportInputs inputs = report_inputs(options, model);
   for (const std::string& golden : options.goldens) TraceFile::open(golden);
-  fs::create_directories(folder, error);
-  if (error) throw InputError(folder.string() + ": cannot be made: " + error.message());
-  OutputFile output(file, options.force);  // claimed before the work begins
-  const Report found = analyse(model, run_options(options), inputs, say);
+  ReportFolder folder(*options.out, options.force);
+  Report found = analyse(model, watched_run(options), inputs, say);
+  add_first_layer(options, model, inputs, found);
+  found.patch_effect = patch_effect(options, model, inputs, found);
   ordered_json j = findings(options, model, inputs, found, true);
+  std::optional<PaperComparison> paper;
+  if (options.paper) paper = compare_with_paper(published_row(*options.paper), found, inputs);
+  if (paper) j["paper"] = to_json(*paper);
   std::vector<GoldenResult> goldens;
   j["goldens"] = ordered_json::array();
   bool agrees = true;
@@ -147,14 +175,17 @@ int report(const Options& options) {
     j["goldens"].push_back(golden_json(goldens.back()));
     agrees &= goldens.back().agrees;
   }
-  output.append(j.dump(1) + "\n");
-  output.commit();
+  const Page page = page_of(options, model, inputs, found, paper, goldens, j);
+  folder.write(j, page, found);
   if (options.json) {
     std::cout << j.dump(2) << '\n';
   } else {
     print_findings(found, inputs);
     print_goldens(goldens);
-    std::printf("\nWritten: %s\n", file.c_str());
+    std::puts("");
+    for (const Finding& finding : page.findings)
+      std::printf("%s\n  %s\n", finding.question.c_str(), finding.answer.c_str());
+    std::printf("\nWritten: %s\n", folder.page().c_str());
   }
   return agrees ? 0 : 1;
 }

@@ -5,6 +5,7 @@
 #include "cli/inputs.h"
 #include "cli/sample_texts.h"
 #include "sinkref/error.h"
+#include "sinkref/published.h"
 
 namespace sinkref::cli {
 
@@ -149,9 +150,6 @@ void set_lengths(const Options& options, const Model& model, size_t repeats, Rep
                      std::to_string(longest + repeats) + " tokens, the model's limit is " +
                      std::to_string(limit) + "; ask for fewer");
   inputs.sink.repeats = std::min(repeats, limit - longest);
-  if (inputs.sink.repeats < repeats)
-    say("the model's context of " + std::to_string(limit) + " tokens holds " +
-        std::to_string(inputs.sink.repeats) + " repeats, not " + std::to_string(repeats));
   for (Condition& condition : inputs.conditions) condition.repeats = inputs.sink.repeats;
   for (size_t i = 1; i < inputs.conditions.size(); ++i)
     if (inputs.conditions[i].prefix.empty())
@@ -198,11 +196,18 @@ SinkInputs patch_inputs(const Options& options, const Model& model) {
 }
 
 ReportInputs report_inputs(const Options& options, const Model& model) {
-  ReportInputs inputs = inputs_for(options, model, options.repeats);
+  size_t repeats = options.repeats;
+  if (options.paper && !options.repeats_given)  // a quarter more than the paper needed
+    repeats = published_row(*options.paper).repeats * 5 / 4;
+  ReportInputs inputs = inputs_for(options, model, repeats);
   if (options.patch != "auto") inputs.patch = chosen_patch(options, model);
   if (inputs.sink.text.size() < 2)
     throw InputError("one token is no ordinary text: its typical norm is that of a first token; "
                      "give --tokens at least two");
+  if (inputs.sink.repeats < repeats)
+    say("the model's context of " + std::to_string(model.config().max_positions) +
+        " tokens holds " + std::to_string(inputs.sink.repeats) + " repeats, not " +
+        std::to_string(repeats));
   return inputs;
 }
 

@@ -6,6 +6,7 @@
 
 #include "checkpoint/json_file.h"
 #include "checkpoint/readers.h"
+#include "model/safetensors_header.h"
 #include "sinkref/error.h"
 
 namespace sinkref {
@@ -13,13 +14,6 @@ namespace sinkref {
 using nlohmann::json;
 
 namespace {
-
-struct TensorPlan {
-  std::string name;
-  const char* dtype;
-  std::vector<size_t> shape;
-  size_t bytes;
-};
 
 size_t longest(const std::vector<std::vector<int>>& tokens) {
   size_t n = 0;
@@ -75,23 +69,12 @@ TraceWriter<T>::TraceWriter(const std::filesystem::path& path, bool overwrite,
                             const std::map<std::string, std::string>& metadata)
     : file_(path, overwrite), longest_(longest(tokens)), heads_(config.heads) {
   const std::vector<TensorPlan> tensors = plan(config, hooks, tokens, sizeof(T));
-  nlohmann::ordered_json header;
-  header["__metadata__"] = metadata;
-  size_t offset = 0;
-  for (const TensorPlan& tensor : tensors) {
-    header[tensor.name] = {{"dtype", tensor.dtype},
-                           {"shape", tensor.shape},
-                           {"data_offsets", {offset, offset + tensor.bytes}}};
-    offset += tensor.bytes;
-  }
-  std::string text = header.dump();
-  text.resize((text.size() + 7) / 8 * 8, ' ');  // data aligned to 8 bytes
-  const uint64_t header_size = text.size();
-  const size_t data = 8 + text.size();
-  bytes_ = data + offset;
+  const std::string header = safetensors_header(tensors, metadata);
+  const size_t data = header.size();
+  bytes_ = data;
+  for (const TensorPlan& tensor : tensors) bytes_ += tensor.bytes;
   file_.resize(bytes_);
-  file_.write_at(0, &header_size, 8);
-  file_.write_at(8, text.data(), text.size());
+  file_.write_at(0, header.data(), header.size());
 
   std::vector<int64_t> ids(tokens.size() * longest_, -1);
   std::vector<int64_t> lengths;

@@ -31,7 +31,13 @@ ordered_json inputs_json(const ReportInputs& inputs) {
     conditions.push_back({{"name", condition.name},
                           {"prefix", condition.prefix},
                           {"repeats", condition.repeats}});
-  return {{"text", inputs.sink.text}, {"words", words}, {"conditions", conditions}};
+  ordered_json samples = ordered_json::array();
+  for (const ReportInputs::Samples& set : inputs.samples)
+    samples.push_back({{"kind", set.kind}, {"tokens", set.tokens}});
+  return {{"text", inputs.sink.text},
+          {"words", words},
+          {"conditions", conditions},
+          {"samples", samples}};
 }
 
 /// Today's flat list: the first condition, every word and sink.
@@ -102,6 +108,9 @@ ordered_json panels_json(const Report& report, const ReportInputs& inputs, bool 
   for (const RepeatRun& run : report.runs)
     j["norms_by_repeats"].push_back(run_json(run, report.sinks, true));
   j["attention"] = to_json(report.attention);
+  if (report.first_layer) j["first_layer"] = to_json(*report.first_layer);
+  if (report.clusters) j["cluster_attack"] = to_json(*report.clusters);
+  if (report.patch_effect) j["patch_effect"] = to_json(*report.patch_effect, with_curves);
   if (report.what_if) j["softmax_what_if"] = to_json(*report.what_if, report.sinks, true);
   return j;
 }

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "sinkref/patch_effect.h"
+#include "sinkref/published.h"
 #include "sinkref/report.h"
 
 // report.json: one key per panel, one function per result.
@@ -22,6 +23,7 @@ nlohmann::ordered_json to_json(const NextToken& next);
 nlohmann::ordered_json to_json(const Continuation& continuation);
 nlohmann::ordered_json to_json(const LayerAttention& layer);
 nlohmann::ordered_json to_json(const AttentionPanel& panel);
+nlohmann::ordered_json to_json(const PaperComparison& paper);
 nlohmann::ordered_json to_json(const SoftmaxWhatIf& other, const std::vector<SinkLayer>& sinks,
                                bool with_curves);
 

@@ -51,4 +51,25 @@ ordered_json to_json(const SoftmaxWhatIf& other, const std::vector<SinkLayer>& s
           {"run", run_json(other.run, sinks, with_curves)}};
 }
 
+ordered_json to_json(const PaperComparison& paper) {
+  ordered_json j = {{"model", paper.row.model},
+                    {"published",
+                     {{"layer", paper.row.layer},
+                      {"neurons", paper.row.neurons},
+                      {"repeats", paper.row.repeats},
+                      {"norm_first", paper.row.norm},
+                      {"norm_ablated", paper.row.norm_ablated}}},
+                    {"measured", nullptr},
+                    {"layer_agrees", paper.layer_agrees},
+                    {"neurons_agree", paper.neurons_agree}};
+  if (paper.found)
+    j["measured"] = {{"layer", paper.layer},
+                     {"neurons", paper.neurons},
+                     {"repeats", number(paper.median_count)},
+                     {"repeats_by_word", paper.counts},
+                     {"norm_first", number(paper.norm)},
+                     {"norm_ablated", number(paper.norm_ablated)}};
+  return j;
+}
+
 }  // namespace sinkref

@@ -1,0 +1,28 @@
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "sinkref/report.h"
+
+// report.safetensors: the curves and maps of a report in full, as float64.
+
+namespace sinkref {
+
+struct NamedTensor {
+  std::string name;
+  std::vector<size_t> shape;
+  std::vector<double> values;
+};
+
+/// norms.CONDITION.WORD[.patched] [L,n] · layers.* [L] · attention.text|run.LAYER.on_first|on_body|norm [p] ·
+/// sink_metric.KIND [L,H] · softmax_what_if.norms [L,n]
+std::vector<NamedTensor> tensors_of(const Report& report);
+
+void write_tensors(const std::filesystem::path& path, bool overwrite,
+                   const std::vector<NamedTensor>& tensors,
+                   const std::map<std::string, std::string>& metadata);
+
+}  // namespace sinkref
