@@ -300,6 +300,19 @@ TEST_CASE("cli: malformed neurons and neurons that do not exist are named", "[cl
   CHECK(folder.entries() == 0);
 }
 
+TEST_CASE("cli: --patch auto takes any prompt of a model without tokenizer, and a site is checked",
+          "[cli]") {
+  const Folder folder;
+  folder.file("batch", "[[1,2,3],[5],[7,7,7,7]]");
+  const std::string model = SINKREF_SOURCE_DIR "/reference_outputs/tiny_llama1";
+  done({"generate", "--model", model, "--tokens-file", folder / "batch", "--patch", "auto",
+        "--max-new-tokens", "2", "--json"});
+  refused({"generate", "--tokens", "1,2", "--patch", "0:1", "--patch-site", "down"}, "up, gate, both, post");
+  refused({"trace", "--tokens", "1,2", "--patch", "0:1", "--patch-site", "", "--out", folder / "out"},
+          "--patch-site");
+  CHECK(folder.entries() == 1);
+}
+
 TEST_CASE("cli: an output that cannot be made is named and nothing is left", "[cli]") {
   const Folder folder;
   fs::create_directory(folder.path / "folder");

@@ -91,23 +91,24 @@ class TextSums {
 
   void begin_piece() { nll_.push_back(0); }
 
-  /// Consecutive positions of the piece. No sum crosses a thread.
-  void add(const std::vector<int>& tokens, const OriginalPiece& original, size_t first,
-           const Activation<float>& a) {
+  /// Positions first … of the piece, `count` rows of logits. No sum crosses a thread.
+  void add(const std::vector<int>& tokens, const OriginalPiece& original, size_t first, size_t count,
+           const float* logits) {
     const size_t n = absolute_.size();
-    std::vector<PositionMove> moves(a.rows.size());
+    std::vector<PositionMove> moves(count);
 #pragma omp parallel for schedule(static)
-    for (size_t r = 0; r < moves.size(); ++r)
-      moves[r] = compare(original.logits.row(first + r), original.normaliser[first + r], a.row(r), n);
+    for (size_t r = 0; r < count; ++r)
+      moves[r] = compare(original.logits.row(first + r), original.normaliser[first + r],
+                         logits + r * n, n);
 #pragma omp parallel for schedule(static)
     for (size_t i = 0; i < n; ++i)
-      for (size_t r = 0; r < moves.size(); ++r) {
-        const double moved = double(a.row(r)[i]) - double(original.logits.row(first + r)[i]) -
+      for (size_t r = 0; r < count; ++r) {
+        const double moved = double(logits[r * n + i]) - double(original.logits.row(first + r)[i]) -
                              moves[r].common;
         absolute_[i] += std::fabs(moved);
         signed_[i] += moved;
       }
-    for (size_t r = 0; r < moves.size(); ++r) add(tokens, original, first + r, moves[r], a.row(r));
+    for (size_t r = 0; r < count; ++r) add(tokens, original, first + r, moves[r], logits + r * n);
   }
 
   /// `original`: the sums of the original, `counts` the predicted tokens of each piece.
@@ -221,10 +222,14 @@ void measure_text(const Model& model, const RunOptions& options, const PatchEffe
     const OriginalPiece original(model, options, piece);
     for (size_t i = 0; i < intervention_count; ++i) {
       sums[i].begin_piece();
+      if (i == 0) {
+        sums[i].add(piece, original, 0, piece.size(), original.logits.row(0));
+        continue;
+      }
       Hooks<float> hooks;
       add_intervention(interventions[i], inputs.neurons, hooks);
       run_piece(model, options, piece, hooks, [&](size_t first, const Activation<float>& a) {
-        sums[i].add(piece, original, first, a);
+        sums[i].add(piece, original, first, a.rows.size(), a.row(0));
       });
     }
   }

@@ -1,6 +1,7 @@
 #include "cli/patch_effect.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 
 #include "cli/first_layer.h"
@@ -98,17 +99,23 @@ void print_run(const RunEffects& run, const Tokenizer* tokenizer) {
   print_neurons(run);
 }
 
+std::string error_text(double error) {
+  char text[32];
+  std::snprintf(text, sizeof text, error < 1 ? "%.5f" : "%.3f", error);
+  return std::isnan(error) ? "?" : text;  // one piece has no spread
+}
+
 void print_text(const PatchEffect& effect, const Tokenizer* tokenizer) {
   std::printf("\nOrdinary text: %zu pieces, %zu predicted tokens (standard errors over the pieces, "
               "differences paired)\n"
-              "  pinned    perplexity         nats - original's      KL mean   max  argmax moved  "
+              "  pinned    perplexity         nats - original's       KL mean   max  argmax moved  "
               "logits rms   max\n",
               effect.pieces, effect.predicted);
   for (size_t k = 0; k < effect.text.size(); ++k) {
     const TextEffect& e = effect.text[k];
-    std::printf("  %-9s %7.3f +- %-6.3f  %+.5f +- %-8.5f  %7.5f  %4.2f  %10.2f %%  %10.3f  %5.2f\n",
-                interventions[k].name, e.perplexity, e.perplexity_error, e.difference,
-                e.difference_error, e.kl_mean, e.kl_max, 100 * e.argmax_changed, e.logit_rms,
+    std::printf("  %-9s %8.3f +- %-8s %+.5f +- %-8s  %7.5f  %4.2f  %10.2f %%  %10.3f  %5.2f\n",
+                interventions[k].name, e.perplexity, error_text(e.perplexity_error).c_str(),
+                e.difference, error_text(e.difference_error).c_str(), e.kl_mean, e.kl_max, 100 * e.argmax_changed, e.logit_rms,
                 e.logit_max);
   }
   std::puts("  Vocabulary entries whose logits move most (mean |move|, mean move)");
@@ -156,6 +163,7 @@ void print_patch_effect(const PatchEffect& effect, const Model& model) {
   const std::unique_ptr<Tokenizer> tokenizer = tokenizer_of(model);
   std::printf("\nWhat the patch of %s does; up is the paper's, the others pin the gate, both, or "
               "ablate\n", neurons_text(effect.neurons).c_str());
+  if (effect.runs.empty()) std::puts("No run sets off a sink.");
   for (const RunEffects& run : effect.runs) print_run(run, tokenizer.get());
   print_text(effect, tokenizer.get());
 }
