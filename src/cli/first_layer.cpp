@@ -196,7 +196,7 @@ ClusterInputs cluster_inputs(const Options& options, const Model& model, const S
   ClusterInputs chosen;
   if (!inputs.words.empty()) chosen.prefix = inputs.words[0].prefix;
   chosen.tokens = ordinary_ids(model, tokenizer_or_none(options, model).get());
-  chosen.length = std::min(inputs.repeats, chosen.length);
+  chosen.length = inputs.repeats;
   chosen.sinks = {first_sink(sinks)};
   chosen.patch = neurons_of(sinks);
   return chosen;
