@@ -135,6 +135,16 @@ TEST_CASE("first layer: chunks and kernels change no bit of the result", "[first
   CHECK(to_json(analyse(model, inputs, "fp32")) == to_json(analyse(model, inputs, "fp32", other)));
 }
 
+TEST_CASE("first layer: a run that sees nothing else makes no claim", "[first_layer]") {
+  FirstLayerInputs inputs = inputs_for(5);
+  inputs.words = {{"seven", {7}, 7}};
+  const FirstLayerReport r = analyse(Model::open(outputs + "tiny_llama1"), inputs, "fp32");
+  for (const Claim& claim : r.claims) {
+    CHECK(std::isfinite(claim.measured));
+    CHECK(claim.statement.find("seven") == std::string::npos);
+  }
+}
+
 TEST_CASE("first layer: too few tokens are refused", "[first_layer]") {
   CHECK_THROWS_AS(first_layer_inputs({5, 6, 6, 7, 5}, {}, {}), InputError);
 }

@@ -47,7 +47,8 @@ std::vector<Claim> claims_of(const FirstLayerReport& r, const std::vector<SinkLa
   at_least("so does the strongest detector (share of the change of its pre-activation)",
            r.detection.detector_totals.at(0).shares.mark, 0.5);
   for (const Convergence& run : r.runs) {
-    if (run.layer_distance.size() < 10) continue;  // too short for a rate
+    // Too short for a rate, or nothing but the token itself was seen.
+    if (run.layer_distance.size() < 10 || run.other_attention.front() == 0) continue;
     at_most("repeats of \"" + run.word + "\" approach the lone token no slower than theorem 4.1's "
             "rate (log-log slope, less the rate's)", run.slope_distance - run.slope_rate, 0.1);
     at_most("and come near it (distance after layer 0, last against first repeat)",
