@@ -170,52 +170,75 @@ void SampleFile::finish() {
   fd_ = -1;
 }
 
-RunInfo merge_shards(const std::vector<std::string>& files, std::vector<Sample>& samples) {
-  struct Shard {
-    fs::path file;
-    RunInfo info;
-  };
-  std::map<size_t, Shard> shards;
-  RunInfo whole;
-  size_t count = 0;
+namespace {
+
+struct Shard {
+  fs::path file;
+  size_t index, of, items;
+  RunInfo run;  ///< as of the unsharded run
+};
+
+Shard open_shard(const fs::path& file) {
+  const std::string name = file.string();
+  if (!fs::exists(file))
+    throw InputError(name + ": is not there; " +
+                     (fs::exists(name + ".partial") ? "its run has not finished: run it again"
+                                                    : "expected a shard's samples file"));
+  RunInfo run = read_info(file);
+  try {
+    const RunInfo place = run.at("shard");
+    run.at("shard") = nullptr;
+    return {file, place.at("index"), place.at("of"),
+            place.at("end").get<size_t>() - place.at("first").get<size_t>(), run};
+  } catch (const nlohmann::json::exception&) {
+    throw InputError(name + ": is no shard; expected the result of eval --shard I/N");
+  }
+}
+
+/// By index, all of one run and none missing.
+std::vector<Shard> open_shards(const std::vector<std::string>& files) {
+  std::map<size_t, Shard> by_index;
   for (const std::string& file : files) {
-    if (!fs::exists(file))
-      throw InputError(file + ": is not there; " +
-                       (fs::exists(file + ".partial") ? "its run has not finished: run it again"
-                                                      : "expected a shard's samples file"));
-    Shard shard{file, read_info(file)};
-    const RunInfo place = shard.info.is_object() ? shard.info.value("shard", RunInfo()) : RunInfo();
-    if (!place.is_object())
-      throw InputError(file + ": is no shard; expected the result of eval --shard I/N");
-    shard.info["shard"] = nullptr;
-    if (shards.empty()) whole = shard.info;
-    if (const std::string other = difference(shard.info, whole); !other.empty())
-      throw InputError(file + ": is of another run than " + files[0] + " (" + other + ")");
-    const size_t index = place.at("index");
-    if (!shards.empty() && count != place.at("of"))
-      throw InputError(file + ": is one of " + place.at("of").dump() + " shards, " + files[0] +
-                       " of " + std::to_string(count));
-    count = place.at("of");
-    shard.info = place;
-    if (!shards.insert({index, shard}).second)
+    Shard shard = open_shard(file);
+    const size_t index = shard.index;
+    const Shard& first = by_index.empty() ? shard : by_index.begin()->second;
+    const std::string other = difference(shard.run, first.run);
+    if (!other.empty())
+      throw InputError(file + ": is of another run than " + first.file.string() + " (" + other + ")");
+    if (shard.of != first.of)
+      throw InputError(file + ": is one of " + std::to_string(shard.of) + " shards, " +
+                       first.file.string() + " of " + std::to_string(first.of));
+    if (!by_index.insert({index, std::move(shard)}).second)
       throw InputError(file + ": shard " + std::to_string(index) + " is there twice");
   }
+  std::vector<Shard> shards;
+  const size_t count = by_index.begin()->second.of;
   for (size_t i = 0; i < count; ++i) {
-    if (!shards.contains(i))
+    const auto found = by_index.find(i);
+    if (found == by_index.end())
       throw InputError("--merge: shard " + std::to_string(i) + "/" + std::to_string(count) +
                        " is missing; give the files of all shards");
-    const Shard& shard = shards.at(i);
+    shards.push_back(std::move(found->second));
+  }
+  return shards;
+}
+
+}  // namespace
+
+RunInfo merge_shards(const std::vector<std::string>& files, std::vector<Sample>& samples) {
+  const std::vector<Shard> shards = open_shards(files);
+  for (const Shard& shard : shards) {
     const std::string text = read_text_file(shard.file, largest_file);
     size_t lines = 0;
     for (size_t begin = 0, end; (end = text.find('\n', begin)) != text.npos; begin = end + 1)
       samples.push_back(parse_sample(std::string_view(text).substr(begin, end - begin),
                                      shard.file.string() + ":" + std::to_string(++lines)));
-    const size_t items = shard.info.at("end").get<size_t>() - shard.info.at("first").get<size_t>();
-    if (lines != items * whole.at("variants").size() || (lines > 0 && text.back() != '\n'))
-      throw InputError(shard.file.string() + ": has " + std::to_string(lines) + " lines, expected " +
-                       std::to_string(items * whole.at("variants").size()) + "; run it again");
+    const size_t expected = shard.items * shard.run.at("variants").size();
+    if (lines != expected || (!text.empty() && text.back() != '\n'))
+      throw InputError(shard.file.string() + ": has " + std::to_string(lines) +
+                       " whole lines, expected " + std::to_string(expected) + "; run it again");
   }
-  return whole;
+  return shards.front().run;
 }
 
 }  // namespace sinkref
