@@ -110,6 +110,7 @@ if [ "${1:-}" = --full ]; then
   check "the patch of tools/patch.md on TransformerLens" sh -c '
     tools/setup.sh --tl && build/venv-tl/bin/python tools/check_patch.py --transformer-lens'
 fi
+check "eval: kills, shards, bad input" python3 tools/test_eval.py
 check "golden files against transformers" \
   build/venv/bin/python tools/check_goldens.py "${whole_pool[@]}"
 check "build with sanitizers" sanitized_build
