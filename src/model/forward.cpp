@@ -183,7 +183,9 @@ Matrix<T> Forward<T>::run(std::vector<Sequence<T>>& sequences, Hooks<T>& hooks, 
   for (const Sequence<T>& s : sequences) check(s.pending, s.cache.length);
   size_t done = 0, all = 0;
   for (Sequence<T>& s : sequences) {
-    s.cache.reserve(s.cache.length + s.pending.size());
+    const size_t needed = s.cache.length + s.pending.size();
+    // Decode asks for one more each time: grow in steps, to copy seldom.
+    if (needed > s.cache.capacity()) s.cache.reserve(std::max(needed, s.cache.capacity() * 3 / 2));
     all += s.pending.size();
   }
   const bool has_logits =
@@ -221,8 +223,12 @@ KvCache<T>::KvCache(const ModelConfig& config, size_t layers, size_t capacity)
 template <class T>
 void KvCache<T>::reserve(size_t positions) {
   if (positions <= capacity_) return;
-  // Decode asks for one more each time: grow in steps, to copy seldom.
-  const size_t grown = cache_padded(std::max(positions, capacity_ + capacity_ / 2));
+  if (length == 0) {  // nothing to keep: the old and the new need not be held at once
+    std::vector<T>().swap(keys_);
+    std::vector<T>().swap(values_);
+    capacity_ = 0;
+  }
+  const size_t grown = cache_padded(positions);
   const auto grow = [&](std::vector<T>& all, size_t width) {
     std::vector<T> larger(layers_ * kv_heads_ * grown * width);
     for (size_t i = 0; i < layers_ * kv_heads_; ++i)
