@@ -65,11 +65,11 @@ double log_probability(const std::vector<float>& logits, int token) {
 
 TEST_CASE("patch effect: mean and standard error of a ratio of sums", "[patch]") {
   // Equal counts: the plain standard error of the means 1, 2, 6 of the pieces.
-  const Estimate equal = ratio_estimate({4, 8, 24}, {4, 4, 4});
+  const RatioEstimate equal = ratio_estimate({4, 8, 24}, {4, 4, 4});
   CHECK(equal.mean == 3);
   CHECK(equal.error == Approx(std::sqrt(7.0 / 3)).epsilon(1e-14));
   // A piece at the mean adds no spread of its own, however long it is.
-  const Estimate unequal = ratio_estimate({3, 30, 9}, {1, 10, 3});
+  const RatioEstimate unequal = ratio_estimate({3, 30, 9}, {1, 10, 3});
   CHECK(unequal.mean == 3);
   CHECK(unequal.error == 0);
   CHECK(std::isnan(ratio_estimate({4}, {2}).error));

@@ -2,8 +2,8 @@
 """sinkref beside PyTorch (Hugging Face eager and sdpa) and llama.cpp: the same model, threads and
 tokens, in turns, medians and ratios.
 
-    tools/setup.sh --peers
-    build/venv-peers/bin/python tools/bench_peers.py models/SmolLM2-135M-Instruct.Q4_1.gguf --prefill 512 --decode 32
+    tools/setup.sh --engines
+    build/venv-engines/bin/python tools/bench_peers.py models/SmolLM2-135M-Instruct.Q4_1.gguf --prefill 512 --decode 32
 
 Every program is asked for the same: logits of the prompt's last token, then of each further token.
 All run fp32 weights, rewritten from the GGUF (tools/convert_gguf.py, once, into build/peers);
@@ -248,7 +248,7 @@ def main() -> int:
         return 0
     names = [name for name in arguments.peers.split(",") if name]
     if any(name.startswith("llama") for name in names) and "llama_cpp_python" not in versions():
-        print("bench_peers.py: llama-cpp-python is missing; tools/setup.sh --peers installs it into build/venv-peers",
+        print("bench_peers.py: llama-cpp-python is missing; tools/setup.sh --engines installs it into build/venv-engines",
               file=sys.stderr)
         return 2
     files = model_files(arguments.model)

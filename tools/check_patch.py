@@ -4,7 +4,7 @@
 The functions are taken out of the page itself. On every tiny model, with neurons of two layers:
 prompts of many, two and one token, prefill and decode.
 
-Hugging Face runs in true float64 (hf_runs.exact), TransformerLens (--transformer-lens; build/venv-tl, see
+Hugging Face runs in true float64 (hf_runs.exact), TransformerLens (--transformer-lens; build/venv-engines, see
 setup.sh) in fp32; both are compared with `sinkref --precision fp64`. They differ without a patch too: by
 the last bits of fp32 cosines and sines, and TransformerLens by its fp32. With the patch the distance may
 be at most FACTOR times that.

@@ -4,9 +4,9 @@
 #
 #   tools/setup.sh            system packages (Debian/Ubuntu), meson setup, ninja
 #   tools/setup.sh --python   also build/venv with tools/requirements.txt, for the goldens and figures
-#   tools/setup.sh --peers    also build/venv-peers with llama.cpp, for tools/bench_peers.py (compiles
-#                             it for this processor: some ten minutes)
-#   tools/setup.sh --tl       also build/venv-tl with TransformerLens, for tools/check_patch.py
+#   tools/setup.sh --engines  also build/venv-engines with llama.cpp and TransformerLens, to compare with
+#                             (compiles llama.cpp for this processor: some ten minutes)
+#   tools/setup.sh --eval     also build/venv-eval with lm-eval and Ray
 #
 # Where CI is set, warnings are errors.
 set -euo pipefail
@@ -80,8 +80,7 @@ on_top=()
 for argument in "$@"; do
   case $argument in
     --python) python=yes ;;
-    --peers) python=yes on_top+=(peers) ;;
-    --tl) python=yes on_top+=(tl) ;;
+    --engines | --eval) python=yes on_top+=("${argument#--}") ;;
     -h | --help) sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
     *) fail "unknown argument $argument, see --help" ;;
   esac
@@ -95,4 +94,4 @@ fi
 install_packages
 build_sinkref
 [ "$python" = no ] || install_python
-for name in "${on_top[@]}"; do install_on_top "$name"; done
+for name in ${on_top[@]+"${on_top[@]}"}; do install_on_top "$name"; done

@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
 # Sets up, builds and runs every test. Ends with one line "N passed, M failed".
 #
-#   tools/test.sh          the C++ tests, again under AddressSanitizer and UBSan where files, options
-#                          and tokenizers are read, and every golden file held against transformers
-#                          as it runs here
+#   tools/test.sh          the C++ tests, those of what reads files again under AddressSanitizer and
+#                          UBSan, and every golden file held against transformers as it runs here
 #   tools/test.sh --full   all C++ tests under the sanitizers, and the goldens' whole pool of runs
 #
 # Where CI is set, warnings are errors.
@@ -44,48 +43,26 @@ run_tests() {
   failed=$((failed + cases - good))
 }
 
-sanitized_build() {
+# sanitized TARGET: builds one of the test programs in build-asan.
+sanitized() {
   [ -f build-asan/build.ninja ] ||
-    meson setup build-asan -Db_sanitize=address,undefined -Db_lundef=false -Doptimization=1 \
-      -Ddebug=false -Dcpp_args=-g1 ${CI:+-Dwerror=true} || return 1
-  ninja -C build-asan tests/sinkref_tests
+    meson setup build-asan -Db_sanitize=address,undefined -Db_lundef=false -Dbuildtype=plain \
+      ${CI:+-Dwerror=true} || return 1
+  ninja -C build-asan "tests/$1"
 }
 
-# Catch2's filter for what runs under the sanitizers: all that reads what a user or a file brings,
-# but not SmolLM2, which takes minutes and shows nothing that the tiny models do not.
-full=${1:-}
-sanitized_tests='[cli],[finite],[gguf],malformed*,checkpoint*,config*,tokenizer*,dequantise*'
-whole_pool=()
-if [ "$full" = --full ]; then
-  sanitized_tests='~[smollm2]'
-  whole_pool=(--pool)
-fi
-
-# TransformerLens and llama.cpp have an environment of their own, which uses the packages of build/venv.
-engines_of_capture() {
-  local venv=build/venv-capture stamp wanted
-  stamp=$venv/requirements.sha256
-  wanted=$(sha256sum tools/capture/requirements.txt | cut -d' ' -f1)
-  if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
-    python3 -m venv "$venv" || return 1
-    "$PWD/build/venv/bin/python" -c 'import site; print(site.getsitepackages()[0])' \
-      > "$("$venv/bin/python" -c 'import site; print(site.getsitepackages()[0])')/shared.pth"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check scikit-build-core cmake ninja &&
-      "$venv/bin/pip" install --quiet --disable-pip-version-check -r tools/capture/requirements.txt || return 1
-    echo "$wanted" > "$stamp"
-  fi
-  "$venv/bin/python" tools/test_verify_engines.py --engines
-}
+export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+full=no
+[ "${1:-}" != --full ] || full=yes
+python=build/venv/bin/python
 
 tools/setup.sh --python || exit 1
 tools/get_smollm2.sh models || exit 1
 tools/get_tokenizers.sh models || exit 1
 run_tests build/tests/sinkref_tests
-check "the golden tool against an independent float64 forward" \
-  build/venv/bin/python tools/test_hf_golden.py
-check "the patch of tools/patch.md on Hugging Face, prefill and decode" \
-  build/venv/bin/python tools/check_patch.py
-check "a report on the tiny model, its page and its figures" sh -c '
+check "the golden tool against an independent float64 forward" $python tools/test_hf_golden.py
+check "the patch of tools/patch.md on Hugging Face, prefill and decode" $python tools/check_patch.py
+check "a report on the tiny model, its page and figures" sh -c '
   rm -rf build/tiny-report &&
   build/sinkref report --model reference_outputs/tiny_llama1 --tokens 5,17,5x20,9,9,11 --repeats 40 \
     --golden reference_outputs/tiny_llama1/golden_prompt.safetensors --out build/tiny-report &&
@@ -98,22 +75,31 @@ check "a report on SmolLM2 against Hugging Face, and its page" sh -c '
   build/venv/bin/python tools/check_report.py build/smollm2-report models/SmolLM2-135M-Instruct.Q4_1.gguf &&
   build/venv/bin/python tools/check_page.py build/smollm2-report'
 check "the first attention layer against Hugging Face in float64" \
-  build/venv/bin/python tools/check_first_layer.py reference_outputs/tiny_llama2 \
-  --tokens 5,17,9,9,11 --repeats 40
+  $python tools/check_first_layer.py reference_outputs/tiny_llama2 --tokens 5,17,9,9,11 --repeats 40
 check "planted rows of the paper's table are found, and nothing where nothing was planted" \
-  build/venv/bin/python tools/test_planted.py
-if [ "${1:-}" = --full ]; then
-  check "the first attention layer of SmolLM2 against Hugging Face in float64" \
-    build/venv/bin/python tools/check_first_layer.py models/SmolLM2-135M-Instruct.Q4_1.gguf
-  check "planted rows with other seeds, and their goldens" \
-    build/venv/bin/python tools/test_planted.py --full
-  check "the patch of tools/patch.md on TransformerLens" sh -c '
-    tools/setup.sh --tl && build/venv-tl/bin/python tools/check_patch.py --transformer-lens'
-fi
+  $python tools/test_planted.py
 check "eval: kills, shards, bad input" python3 tools/test_eval.py
-check "golden files against transformers" \
-  build/venv/bin/python tools/check_goldens.py "${whole_pool[@]}"
-check "build with sanitizers" sanitized_build
-UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 run_tests build-asan/tests/sinkref_tests "$sanitized_tests"
+check "seeded faults are found and named" $python tools/test_verify_faults.py
+check "Hugging Face, TransformerLens and llama.cpp agree within rounding" sh -c '
+  tools/setup.sh --engines && build/venv-engines/bin/python tools/test_verify_engines.py --engines'
+check "the same bits from another compiler, and a changed bit is caught" tools/invariance.sh
+if [ $full = yes ]; then
+  check "the first attention layer of SmolLM2 against Hugging Face in float64" \
+    $python tools/check_first_layer.py models/SmolLM2-135M-Instruct.Q4_1.gguf
+  check "planted rows with other seeds, and their goldens" $python tools/test_planted.py --full
+  check "the patch of tools/patch.md on TransformerLens" \
+    build/venv-engines/bin/python tools/check_patch.py --transformer-lens
+  check "30 prompts for every engine, and SmolLM2" \
+    build/venv-engines/bin/python tools/test_verify_engines.py --engines --full
+  check "the same bits from every compiler and from ARM" tools/invariance.sh --full
+  check "golden files and their whole pool against transformers" $python tools/check_goldens.py --pool
+  check "all tests built with sanitizers" sanitized sinkref_tests
+  # SmolLM2 under the sanitizers takes minutes and shows nothing the tiny models do not.
+  run_tests build-asan/tests/sinkref_tests '~[smollm2]'
+else
+  check "golden files against transformers" $python tools/check_goldens.py
+  check "the tests of what reads files built with sanitizers" sanitized reader_tests
+  run_tests build-asan/tests/reader_tests
+fi
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

@@ -2,7 +2,7 @@
 """No false alarms: correct runs of other engines must agree within rounding.
 
 Hugging Face in fp32 (eager, sdpa, one token at a time) and in bf16 and fp16 on the tiny models; with the
-packages of tools/capture/requirements.txt also TransformerLens and llama.cpp (fp32 and fp16 cache). Prompts
+packages of tools/requirements-engines.txt also TransformerLens and llama.cpp (fp32 and fp16 cache). Prompts
 are pseudo-random text, runs of one token and mixtures.
 
     test_verify_engines.py             three prompts for each model and engine
@@ -107,7 +107,7 @@ def main() -> int:
     engines = {"transformer_lens": (transformer_lens, TINY), "llama_cpp": (llama_cpp, TINY[:3])}
     there = [name for name in engines if importlib.util.find_spec(name)]
     if args.engines and len(there) < len(engines):
-        print(f"test_verify_engines: only {there} of {list(engines)}; pip install -r tools/capture/requirements.txt")
+        print(f"test_verify_engines: only {there} of {list(engines)}; tools/setup.sh --engines installs them")
         return 2
     tally: dict[str, Tally] = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -133,9 +133,9 @@ PatchEffect measure_patch_effect(const Model& model, const RunOptions& options,
                                  const PatchEffectInputs& inputs, const Step& step);
 
 /// Σ sums / Σ counts over pieces, and its standard error (linearised; NaN for a single piece).
-struct Estimate {
+struct RatioEstimate {
   double mean = 0, error = 0;
 };
-Estimate ratio_estimate(const std::vector<double>& sums, const std::vector<size_t>& counts);
+RatioEstimate ratio_estimate(const std::vector<double>& sums, const std::vector<size_t>& counts);
 
 }  // namespace sinkref

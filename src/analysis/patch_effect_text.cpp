@@ -114,10 +114,10 @@ class TextSums {
   /// `original`: the sums of the original, `counts` the predicted tokens of each piece.
   TextEffect effect(const TextSums& original, const std::vector<size_t>& counts) const {
     TextEffect e = effect_;
-    const Estimate nll = ratio_estimate(nll_, counts);
+    const RatioEstimate nll = ratio_estimate(nll_, counts);
     std::vector<double> differences(nll_.size());
     for (size_t i = 0; i < nll_.size(); ++i) differences[i] = nll_[i] - original.nll_[i];
-    const Estimate difference = ratio_estimate(differences, counts);
+    const RatioEstimate difference = ratio_estimate(differences, counts);
     e.nll = nll.mean;
     e.nll_error = nll.error;
     e.difference = difference.mean;
@@ -196,10 +196,10 @@ double divergence(const std::vector<double>& log_p, const std::vector<double>& l
   return sum;
 }
 
-Estimate ratio_estimate(const std::vector<double>& sums, const std::vector<size_t>& counts) {
+RatioEstimate ratio_estimate(const std::vector<double>& sums, const std::vector<size_t>& counts) {
   const double k = static_cast<double>(sums.size());
   const double total = static_cast<double>(std::accumulate(counts.begin(), counts.end(), size_t(0)));
-  Estimate estimate{std::accumulate(sums.begin(), sums.end(), 0.0) / total, 0};
+  RatioEstimate estimate{std::accumulate(sums.begin(), sums.end(), 0.0) / total, 0};
   if (sums.size() < 2) {
     estimate.error = std::numeric_limits<double>::quiet_NaN();  // one piece has no spread
     return estimate;
