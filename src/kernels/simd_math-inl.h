@@ -58,9 +58,9 @@ struct LaneSums {
   template <class T>
   HWY_INLINE void add(const T* values) {
     const hn::ScalableTag<double> d;
-    const size_t lanes = hn::Lanes(d);
+    const size_t lanes = hn::Lanes(d), vectors = sum_lanes / lanes;
     HWY_UNROLL(8)
-    for (size_t v = 0; v < sum_lanes / lanes; ++v) {
+    for (size_t v = 0; v < vectors; ++v) {
       const T* from = values + v * lanes;
       if constexpr (sizeof(T) == 4)
         sum[v] = hn::Add(sum[v], hn::PromoteTo(d, hn::LoadU(hn::Rebind<float, decltype(d)>(), from)));
