@@ -86,6 +86,8 @@ pid_t start(Arguments arguments, const std::string& out, const std::string& err,
     ::dup2(in_fd, 0);
     ::dup2(out_fd, 1);
     ::dup2(err_fd, 2);
+    // What the caller ignores (nohup), the program ignores as well.
+    for (const int signal : {SIGINT, SIGTERM, SIGHUP}) ::signal(signal, SIG_DFL);
     ::setenv("OMP_WAIT_POLICY", "passive", 1);  // other work may share the cores
     ::alarm(20);
     ::execv(argv[0], argv.data());
