@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 import transformers
 from torch.overrides import TorchFunctionMode
-from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from weights_hash import checkpoint_sha256, used_tensors, weights_sha256
@@ -38,17 +38,23 @@ class UserError(Exception):
 # ---------------------------------------------------------------------------------- the models
 
 
+def source(path: Path) -> dict[str, Path | str]:
+    """How transformers is told of a Hugging Face folder or a .gguf file."""
+    if path.suffix == ".gguf":
+        return dict(pretrained_model_name_or_path=path.parent, gguf_file=path.name)
+    return dict(pretrained_model_name_or_path=path)
+
+
+def tokenizer(path: Path) -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(**source(path))
+
+
 def load(path: Path) -> PreTrainedModel:
     """The fp32 model of a Hugging Face folder or .gguf file, with eager attention."""
     if not path.exists():
         raise UserError(f"{path}: no such folder or .gguf file")
-    source = (
-        dict(pretrained_model_name_or_path=path.parent, gguf_file=path.name)
-        if path.suffix == ".gguf"
-        else dict(pretrained_model_name_or_path=path)
-    )
     try:
-        model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32, attn_implementation="eager")
+        model = AutoModelForCausalLM.from_pretrained(**source(path), dtype=torch.float32, attn_implementation="eager")
     except Exception as error:  # transformers has no common type for what it refuses
         raise UserError(f"{path}: transformers refuses it: {' '.join(str(error).split())}") from error
     if model.config.model_type not in ("llama", "mistral"):

@@ -37,6 +37,7 @@ from hf import capture
 
 SINKREF = ROOT / "build" / "sinkref"
 OUTPUTS = ROOT / "reference_outputs"
+SMOLLM2 = ROOT / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 TOKENS = [1, 5, 9, 33, 7, 7, 7, 7, 7, 7, 7, 7, 12, 44, 101, 17, 18, 250, 3, 77, 63, 5, 9, 200, 31, 8]
 NO_PATTERN = ("hook_embed,blocks.*.hook_resid_*,*.hook_attn_out,*.hook_mlp_out,*.hook_scale,*.hook_normalized,"
               "*.mlp.hook_*,logits,*.attn.hook_?,*.attn.hook_rot_?,*.hook_attn_scores")
@@ -427,9 +428,9 @@ def main() -> int:
     parser.add_argument("--smollm2", action="store_true")
     parser.add_argument("--only", default="", help="faults whose name contains this")
     args = parser.parse_args()
-    paths = [OUTPUTS / name for name in args.models.split(",")]
+    paths = [OUTPUTS / name for name in args.models.split(",") if name]
     if args.smollm2:
-        paths.append(ROOT / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf")
+        paths.append(SMOLLM2)
     results = []
     with tempfile.TemporaryDirectory() as scratch:
         for path in paths:

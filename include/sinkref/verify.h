@@ -43,7 +43,7 @@ class Budget {
 
   /// {"tensors": {GLOB: {"local": [[position, value], …] or value, "propagated": …}}}, as
   /// write() makes it. A glob that matches no hook of the model, an unknown key or a value that is
-  /// not a positive number is an InputError.
+  /// not a number of at least 0 is an InputError.
   static Budget read(const std::filesystem::path& file, size_t layers);
   std::string text(const std::map<std::string, std::string>& provenance) const;
 
@@ -119,6 +119,8 @@ struct VerifyResult {
   std::optional<size_t> first;            ///< index into tensors: the first beyond its budget
   std::optional<size_t> wrong_token;      ///< position of the first token that is not the expected
   std::vector<Diagnosis> diagnosis;
+  std::string step;  ///< what the step to the first tensor computes; "" where nothing differs
+  std::string next;  ///< what to do about it
   CandidateArithmetic arithmetic;
   Budget budget;  ///< as used
 };

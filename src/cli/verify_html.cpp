@@ -31,11 +31,14 @@ std::string format(const char* pattern, double value) {
 
 constexpr const char* head = R"(<!doctype html><html lang="en"><meta charset="utf-8">
 <meta name="viewport" content="width=device-width,initial-scale=1"><title>sinkref verify</title>
-<style>body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#1b1b1f}
+<meta name="color-scheme" content="light dark">
+<style>:root{--ink:#1b1b1f;--page:#fff;--line:#e5e5ea;--code:#f3f3f6;--good:#14733c;--bad:#b3261e}
+@media(prefers-color-scheme:dark){:root{--ink:#e6e6ea;--page:#16161a;--line:#34343c;--code:#25252c;--good:#6fd39a;--bad:#ff8a80}}
+body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:var(--ink);background:var(--page);overflow-wrap:anywhere}
 h1{font-size:1.3rem}h2{font-size:1.05rem;margin-top:2rem}table{border-collapse:collapse;font-size:13px}
-td,th{padding:.2rem .5rem;text-align:right;border-bottom:1px solid #e5e5ea}td:first-child,th:first-child{text-align:left}
-.map{overflow-x:auto}.map td{width:2.4rem;text-align:center;border:1px solid #fff}
-.agree{color:#14733c}.differ{color:#b3261e}code{background:#f3f3f6;padding:0 .25rem}
+td,th{padding:.2rem .5rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}td:first-child,th:first-child{text-align:left}
+.scroll{overflow-x:auto}.map td[style]{width:2.4rem;text-align:center;border:1px solid var(--page);color:#1b1b1f}
+.agree{color:var(--good)}.differ{color:var(--bad)}code{background:var(--code);padding:0 .25rem}
 </style>
 )";
 
@@ -45,7 +48,7 @@ std::string colour(double ratio) {
   if (!std::isfinite(ratio)) return "#b3261e";
   const double level = std::clamp(std::log10(ratio), -3.0, 3.0);
   const int hue = level > 0 ? 8 : 140, light = static_cast<int>(94 - 12 * std::fabs(level > 0 ? level + 1 : 3 + level));
-  return "hsl(" + std::to_string(hue) + ",55%," + std::to_string(std::max(light, 45)) + "%)";
+  return "hsl(" + std::to_string(hue) + ",55%," + std::to_string(std::max(light, 55)) + "%)";
 }
 
 double worst_local(const TensorDifference& tensor) {
@@ -64,7 +67,7 @@ std::string heat_map(const VerifyResult& r) {
       points.push_back(tensor.hook.point);
   }
   std::sort(points.begin(), points.end());
-  std::string html = "<div class=map><table><tr><th>block";
+  std::string html = "<div class=\"map scroll\"><table><tr><th>block";
   for (HookPoint point : points) {
     const std::string name = hook_name({point, 0});
     html += "<th>" + name.substr(name.find("hook_") + 5);
@@ -118,13 +121,16 @@ std::string verify_html(const VerifyReport& report) {
     const TokenDifference& t = *tensor.first_over();
     html += "<p>First: <code>" + escaped(tensor.name) + "</code>, token " + std::to_string(t.token) +
             ", element <code>" + index_text(t.index) + "</code>: theirs " +
-            format("%.9g", t.their_value) + ", ours " + format("%.9g", t.our_value) + ".</p>";
+            format("%.9g", t.their_value) + ", expected " +
+            format("%.9g", report.exact ? t.our_value : t.expected) + ".</p>";
+    if (!r.step.empty()) html += "<p>This step: <code>" + escaped(r.step) + "</code></p>";
   }
   for (const Diagnosis& d : r.diagnosis)
     html += "<p><b>" + escaped(d.fault) + "</b> (" + d.certainty + "): " + escaped(d.detail) + "</p>";
+  if (!r.next.empty()) html += "<p>Next: " + escaped(r.next) + "</p>";
   for (const std::string& note : r.notes) html += "<p>" + escaped(note) + "</p>";
   html += "<h2>Error over budget, each step from their own input</h2>" + heat_map(r);
-  html += "<h2>All tensors, in causal order</h2><div class=map>" + tensor_table(report) + "</div>";
+  html += "<h2>All tensors, in causal order</h2><div class=scroll>" + tensor_table(report) + "</div>";
   html += "<p>";
   for (const auto& [key, value] : report.provenance)
     html += escaped(key) + ": <code>" + escaped(value) + "</code> · ";

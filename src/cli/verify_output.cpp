@@ -73,22 +73,38 @@ double largest(const TensorDifference& tensor, double TokenDifference::*of) {
   return most;
 }
 
+/// Which tensor, token and element; both values; whether it begins here; how far the row is off.
 void print_first(const VerifyReport& report) {
   const VerifyResult& r = report.result;
   const TensorDifference& tensor = r.tensors[*r.first];
   const TokenDifference& t = *tensor.first_over();
-  std::printf("First      %s, token %zu%s, element %s\n", tensor.name.c_str(), t.token,
-              t.sequence > 0 ? (" of sequence " + std::to_string(t.sequence)).c_str() : "",
-              index_text(t.index).c_str());
-  std::printf("             theirs %.9g, ours %.9g", t.their_value, t.our_value);
-  if (!report.exact) std::printf(", truth %.9g", t.truth);
-  std::printf("; %.0f ulp, %zu of the row's elements over\n", t.ulps, t.over);
-  if (report.exact) return;
   const bool local = !(t.local_ratio() <= 1);
-  std::printf("             the row is off by %.2g of its rms, %.3g times what rounding can do%s\n",
-              local ? t.local : t.propagated, local ? t.local_ratio() : t.propagated_ratio(),
-              local ? " (from their own input of this step)"
-                    : " (no single step is: many small errors of one sign?)");
+  std::printf("First      %s, token %zu%s, element %s: theirs %.9g, expected %.9g\n",
+              tensor.name.c_str(), t.token,
+              t.sequence > 0 ? (" of sequence " + std::to_string(t.sequence)).c_str() : "",
+              index_text(t.index).c_str(), t.their_value, report.exact ? t.our_value : t.expected);
+  std::printf("           ");
+  if (!report.exact) std::printf("truth %.9g, ours in fp32 %.9g; ", t.truth, t.our_value);
+  std::printf("%.0f ulp; %zu elements of the row are over\n", t.ulps, t.over);
+  if (report.exact) return;
+  std::printf("           the row is off by %.2g of its rms, %.3g times what rounding can do\n",
+              local ? t.local : t.propagated, local ? t.local_ratio() : t.propagated_ratio());
+  size_t own = 0, carried = 0;
+  for (const TensorDifference& other : r.tensors) {
+    own += other.tokens_over_local > 0;
+    carried += other.tokens_over_local == 0 && other.tokens_over_propagated > 0;
+  }
+  if (!local)
+    std::puts("Where      no single step is off by more than rounding, their sum is: many small "
+              "errors of one sign?");
+  else
+    std::printf("Where      it begins here: %s\n           tensors that leave the truth by "
+                "themselves: %zu; that only carry it on: %zu\n",
+                *r.first == 0 ? "it is the first tensor of the trace"
+                              : ("tensors before that agree, as does its input: " +
+                                 std::to_string(*r.first)).c_str(),
+                own, carried);
+  std::printf("Step       %s\n", r.step.c_str());
 }
 
 void print_row(const TensorDifference& tensor, const VerifyReport& report) {
@@ -152,6 +168,8 @@ ordered_json verify_json(const VerifyReport& report) {
   }
   for (const Diagnosis& d : r.diagnosis)
     j["diagnosis"].push_back({{"fault", d.fault}, {"certainty", d.certainty}, {"detail", d.detail}});
+  j["step"] = r.step;
+  j["next"] = r.next;
   j["candidate_dtype"] = number_type_name(r.arithmetic.activations);
   j["candidate_cache"] = number_type_name(r.arithmetic.cache);
   j["provenance"] = report.provenance;
@@ -175,6 +193,7 @@ void print_verify(const VerifyReport& report) {
   if (r.first) print_first(report);
   for (const Diagnosis& d : r.diagnosis)
     std::printf("Diagnosis  %s (%s): %s\n", d.fault.c_str(), d.certainty.c_str(), d.detail.c_str());
+  if (!r.next.empty()) std::printf("Next       %s\n", r.next.c_str());
   for (const std::string& note : r.notes) std::printf("Note       %s\n", note.c_str());
   if (r.tensors.empty()) return;
   const std::vector<const TensorDifference*> rows = rows_to_print(r);

@@ -13,21 +13,22 @@ using nlohmann::ordered_json;
 
 namespace {
 
-double positive(const json& value, const std::string& where) {
-  if (!value.is_number() || !(value.get<double>() > 0) || !std::isfinite(value.get<double>()))
+/// 0 is a budget too: where numbers are only passed on, nothing may change.
+double not_negative(const json& value, const std::string& where) {
+  if (!value.is_number() || !(value.get<double>() >= 0) || !std::isfinite(value.get<double>()))
     throw InputError(where + ": found " + quoted(value.dump().substr(0, 40)) +
-                     ", expected a number above 0");
+                     ", expected a number, 0 or above");
   return value.get<double>();
 }
 
 Budget::Steps read_steps(const json& value, const std::string& where) {
-  if (!value.is_array()) return {{0, positive(value, where)}};
+  if (!value.is_array()) return {{0, not_negative(value, where)}};
   Budget::Steps steps;
   for (const json& step : value) {
     if (!step.is_array() || step.size() != 2 || !step[0].is_number_unsigned())
       throw InputError(where + ": found " + quoted(step.dump().substr(0, 40)) +
                        ", expected [position, value]");
-    steps.push_back({step[0].get<size_t>(), positive(step[1], where)});
+    steps.push_back({step[0].get<size_t>(), not_negative(step[1], where)});
     if (steps.size() > 1 && steps.back().position <= steps[steps.size() - 2].position)
       throw InputError(where + ": positions must grow");
   }

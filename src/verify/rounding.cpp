@@ -81,6 +81,7 @@ const Matrix<float>& Rounding::step(const Activation<double>& a) {
 }
 
 void Rounding::relative(const Activation<double>& a, double factor) {
+#pragma omp parallel for schedule(static)
   for (size_t r = 0; r < sigma_.rows; ++r)
     for (size_t i = 0; i < a.width; ++i)
       sigma_.row(r)[i] = static_cast<float>(factor * std::fabs(a.row(r)[i]));
@@ -105,6 +106,7 @@ void Rounding::linear(const StoredMatrix& w, bool input_is_rounded, const Activa
                     {reinterpret_cast<const std::byte*>(squares.data()), DType::F32, block, w.cols,
                      0},
                     sums.values.data());
+#pragma omp parallel for schedule(static)
     for (size_t r = 0; r < sigma_.rows; ++r)
       for (size_t i = 0; i < block; ++i) {
         const double s = sums.row(r)[i], y = a.row(r)[begin + i];
@@ -215,6 +217,7 @@ const std::vector<float>& Rounding::norm_weight(Hook hook) {
 
 void Rounding::keep_squares(const Activation<double>& a, Matrix<float>& into) {
   into = Matrix<float>(followed * count_, a.width);
+#pragma omp parallel for schedule(static)
   for (size_t r = 0; r < into.rows; ++r)
     for (size_t i = 0; i < a.width; ++i) into.row(r)[i] = static_cast<float>(square(a.row(r)[i]));
 }

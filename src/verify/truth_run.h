@@ -5,8 +5,8 @@
 
 #include "sinkref/verify.h"
 #include "verify/candidate.h"
-#include "verify/difference.h"
 #include "verify/rounding.h"
+#include "verify/row.h"
 
 namespace sinkref {
 
@@ -24,19 +24,14 @@ class TruthRun {
   Budget budget() const;
 
  private:
-  static constexpr size_t step_positions = 32;
+  static constexpr size_t step_positions = 64;
   static constexpr size_t draws = 2;
   enum Role : size_t { truth = 0, local = 1, disturbed = 2 };  // then local draws, truth draws
 
   /// What is known of one hook while a sequence runs.
   struct State {
     TensorDifference* result = nullptr;  // where the candidate has it
-    const Budget::Entry* given = nullptr;
-    double local_noise = 0, noise = 0;   // largest so far
-    Budget::Steps local_steps, steps;
-  };
-  struct Noise {
-    double local = 0, propagated = 0;
+    RunningBudget budget;
   };
   /// Scores or pattern of one layer and step: of the truth and the local copy, before replacement.
   struct Kept {
@@ -45,31 +40,27 @@ class TruthRun {
   };
 
   size_t role_base(size_t role) const;  // whose values a copy was made from
-  double draw(const Activation<double>& a, size_t row, size_t i) const;
 
   void attach_ours(Hooks<float>& hooks);
   void attach_copies(Hooks<double>& hooks);
+
+  // One step of all copies: disturb, bound, compare with theirs, go on from theirs.
   void on_step(const Activation<double>& a);
   void disturb(const Activation<double>& a, const Matrix<float>& sigma);
   void disturb_angles(const Activation<double>& a);
-  void measure(const Activation<double>& a, const Matrix<float>& sigma);
+  std::vector<Noise> budgets_at(const Activation<double>& a, const Matrix<float>& sigma);
   Noise noise_of(const Activation<double>& a, const Matrix<float>& sigma, size_t t) const;
+  void judge_and_replace(const Activation<double>& a, const std::vector<Noise>& budgets);
+
+  // The same for scores and pattern, which come head by head (truth_attention.cpp).
   void on_scores(const Activation<double>& a);
   void on_pattern(const Activation<double>& a);
   void keep(const Activation<double>& a, Kept& kept, double unseen);
+  void keep_score_sigma(const Activation<double>& a, const Matrix<float>& sigma);
   void note_floor(const Activation<double>& a, Kept& kept, const Matrix<float>& sigma);
   void note_noise(const Activation<double>& a, Kept& kept);
   void replace_attention(const Activation<double>& a);
   void judge_attention(HookPoint point, size_t layer, Kept& kept);
-
-  /// Widens the running budgets by one more position and gives those that hold there.
-  Noise budgets(State& state, Noise noise, size_t position);
-  struct RowValues {
-    const double *truth, *local, *theirs;
-    const float* ours;
-    size_t width;
-  };
-  TokenDifference judge(HookPoint point, const RowValues& row, Noise budget, size_t position) const;
 
   const Model& model_;
   const ModelConfig& config_;

@@ -7,8 +7,10 @@
 #include <set>
 
 #include "sinkref/error.h"
+#include "verify/advice.h"
 #include "verify/candidate.h"
 #include "verify/diagnose.h"
+#include "verify/difference.h"
 #include "verify/truth_run.h"
 
 namespace sinkref {
@@ -162,7 +164,11 @@ VerifyResult verify_candidate(const Model& model, const TraceFile& file,
     result.budget = run.budget();
     result.tensors = std::move(run.tensors());
     find_first(result);
-    if (result.first && options.diagnose) diagnose(model, candidate, options, result);
+    if (result.first) {
+      if (options.diagnose) diagnose(model, candidate, options, result);
+      result.step = step_formula(result.tensors[*result.first].hook.point);
+      result.next = next_step(model, candidate, result);
+    }
   }
   result.agrees = result.problems.empty() && !result.first;
   return result;

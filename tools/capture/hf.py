@@ -24,7 +24,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 import hf_runs
 from trace_file import TYPES, parse_tokens, save
@@ -88,7 +88,7 @@ def main() -> int:
     if args.weights_hash:
         about["weights_sha256"] = hf_runs.model_sha256(model)
     model.to(getattr(torch, args.dtype)).set_attn_implementation(args.attention)
-    tokens = parse_tokens(args.tokens) if args.tokens else AutoTokenizer.from_pretrained(args.model)(args.prompt)["input_ids"]
+    tokens = parse_tokens(args.tokens) if args.tokens else hf_runs.tokenizer(args.model)(args.prompt)["input_ids"]
     capture(model, tokens, args.out, args.hooks, args.decode, about)
     print(f"{args.out}: {args.out.stat().st_size} bytes")
     return 0

@@ -22,7 +22,7 @@ import llama_cpp
 import torch
 from gguf import GGUFReader
 
-from trace_file import parse_tokens, save
+from trace_file import chosen, parse_tokens, save
 
 # llama.cpp's name, without the layer -> {hook: which of the tensors of that name, in order}. A projection, its
 # bias, its reshape and its rotation are all called Qcur.
@@ -126,8 +126,9 @@ def field(reader: GGUFReader, key: str, fallback: int | None = None) -> int:
     return int(found.parts[found.data[0]][0]) if found else fallback
 
 
-def capture(path: Path, tokens: list[int], out: Path, cache: str = "f16", threads: int = 2, dump: bool = False) -> None:
-    """Runs `tokens` as one batch and writes the trace to `out`."""
+def capture(path: Path, tokens: list[int], out: Path, cache: str = "f16", threads: int = 2, dump: bool = False,
+            hooks: str = "*") -> None:
+    """Runs `tokens` as one batch and writes the trace to `out`. `hooks`: comma-separated globs of the names to keep."""
     reader = GGUFReader(path)
     count = field(reader, "attention.head_count")
     heads = {"H": count, "K": field(reader, "attention.head_count_kv", count),
@@ -154,7 +155,7 @@ def capture(path: Path, tokens: list[int], out: Path, cache: str = "f16", thread
     recorder.seen.clear()  # of the reserving passes
     if llama_cpp.llama_decode(context, batch) != 0:
         raise SystemExit("llamacpp.py: llama_decode failed")
-    tensors = {"tokens": torch.tensor([tokens])} | renamed(recorder.seen, len(tokens), heads)
+    tensors = {"tokens": torch.tensor([tokens])} | chosen(renamed(recorder.seen, len(tokens), heads), hooks)
     llama_cpp.llama_batch_free(batch)
     llama_cpp.llama_free(context)
     llama_cpp.llama_model_free(model)
@@ -171,12 +172,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help=".gguf file; fp32 or another type that holds the weights exactly")
     parser.add_argument("--tokens", required=True, help="ids, IDxCOUNT repeats one: 1,5,7x300")
+    parser.add_argument("--hooks", default="*", help="globs of names to keep")
     parser.add_argument("--cache", default="f16", choices=["f16", "f32"], help="llama.cpp's KV cache")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dump", action="store_true", help="print every name the graph calls back with")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    capture(args.model, parse_tokens(args.tokens), args.out, args.cache, args.threads, args.dump)
+    capture(args.model, parse_tokens(args.tokens), args.out, args.cache, args.threads, args.dump, args.hooks)
     print(f"{args.out}: {args.out.stat().st_size} bytes")
     return 0
 

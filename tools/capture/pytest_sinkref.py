@@ -35,9 +35,11 @@ def one_line(report: dict) -> str:
     text = f"{report['candidate']} differs from {report['reference']}"
     if first and first["tensor"] != "tokens":
         text += (f": {first['tensor']}, token {first['token']}, element {first['index']}: "
-                 f"theirs {first['theirs']}, ours {first['ours']}")
+                 f"theirs {first['theirs']}, expected {first.get('expected_from_their_input', first['ours'])}")
     elif problems:
         text += f": {problems[0]}"
     for named in report["diagnosis"][:1]:
         text += f"; {named['fault']} ({named['certainty']}): {named['detail']}"
+    if report.get("next"):
+        text += f"; next: {report['next']}"
     return text

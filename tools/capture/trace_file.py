@@ -6,6 +6,7 @@ dtype (of the arithmetic), kv_cache, engine, model, and what else the engine kno
 
 from __future__ import annotations
 
+import fnmatch
 import os
 from pathlib import Path
 
@@ -22,6 +23,13 @@ def parse_tokens(text: str) -> list[int]:
         number, _, times = item.partition("x")
         tokens += [int(number)] * int(times or 1)
     return tokens
+
+
+def chosen(tensors: dict[str, torch.Tensor], hooks: str) -> dict[str, torch.Tensor]:
+    """The tensors whose name matches one of the comma-separated globs, and the tokens."""
+    globs = hooks.split(",")
+    return {name: x for name, x in tensors.items()
+            if name == "tokens" or any(fnmatch.fnmatchcase(name, glob) for glob in globs)}
 
 
 def save(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
@@ -23,7 +24,7 @@ import torch
 import transformer_lens
 
 import hf_runs
-from trace_file import TYPES, parse_tokens, save
+from trace_file import TYPES, chosen, parse_tokens, save
 
 # Both systems answer to these names.
 IN_BLOCK = {
@@ -63,7 +64,9 @@ def shaped(name: str, x: torch.Tensor, cfg) -> torch.Tensor:
     return x
 
 
-def capture(model, tokens: list[int], out: str | Path, metadata: dict[str, str] | None = None) -> None:
+def capture(model, tokens: list[int], out: str | Path, hooks: str = "*",
+            metadata: dict[str, str] | None = None) -> None:
+    """Runs `tokens` and writes the trace to `out`. `hooks`: comma-separated globs of the names to keep."""
     ids = torch.tensor([tokens])
     with torch.no_grad():
         logits, cache = model.run_with_cache(ids)
@@ -74,30 +77,33 @@ def capture(model, tokens: list[int], out: str | Path, metadata: dict[str, str] 
             tensors[known[0]] = shaped(known[0], x, model.cfg)
     dtype = TYPES[next(model.parameters()).dtype]
     about = {"engine": f"transformer_lens {getattr(transformer_lens, '__version__', '')}", "dtype": dtype}
-    save(Path(out), tensors, about | (metadata or {}))
+    save(Path(out), chosen(tensors, hooks), about | (metadata or {}))
 
 
 def load(path: Path):
     """The bridge over Hugging Face's own fp32 modules. Tokens are given as ids, so any tokenizer will do."""
     from transformer_lens.model_bridge import TransformerBridge
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     hf = hf_runs.load(path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer = hf_runs.tokenizer(path)
     except ValueError:
         stand_in = Path(__file__).parents[2] / "reference_outputs" / "tiny_tokenizer" / "tokenizer.json"
         tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(stand_in))
-    return TransformerBridge.boot_transformers(str(path), hf_model=hf, tokenizer=tokenizer, dtype=torch.float32)
+    with tempfile.TemporaryDirectory() as folder:  # the bridge reads the configuration from a folder, not from a .gguf
+        hf.config.save_pretrained(folder)
+        return TransformerBridge.boot_transformers(folder, hf_model=hf, tokenizer=tokenizer, dtype=torch.float32)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="Hugging Face folder")
+    parser.add_argument("model", type=Path, help="Hugging Face folder or .gguf file")
     parser.add_argument("--tokens", required=True, help="ids, IDxCOUNT repeats one: 1,5,7x300")
+    parser.add_argument("--hooks", default="*", help="globs of names to keep")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    capture(load(args.model), parse_tokens(args.tokens), args.out, {"model": args.model.name})
+    capture(load(args.model), parse_tokens(args.tokens), args.out, args.hooks, {"model": args.model.name})
     print(f"{args.out}: {args.out.stat().st_size} bytes")
     return 0
 
