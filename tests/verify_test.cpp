@@ -175,6 +175,22 @@ TEST_CASE("verify: NaN, missing, extra and misshapen tensors fail, and so does n
   problem(verify_traces(a.file(), b.file(), {}, false), "extra tensor");
 }
 
+TEST_CASE("verify: one step that is not supplied is allowed its rounding, and blamed on nothing",
+          "[verify]") {
+  const Model model = Model::open(outputs / "tiny_llama2");
+  std::string all_but_one = "hook_embed,blocks.1.*,blocks.2.*,ln_final.*,logits";
+  for (Hook hook : all_hooks(1))
+    if (hook.point > HookPoint::Embed && hook.point < HookPoint::ResidPost)
+      all_but_one += "," + hook_name(hook);
+  VerifyOptions options;
+  options.require = "logits";
+  const Trace trace(model, all_but_one);
+  REQUIRE_FALSE(trace.file().has("blocks.0.hook_resid_post"));
+  const VerifyResult result = verify_candidate(model, trace.file(), options);
+  CHECK(result.agrees);
+  CHECK(result.diagnosis.empty());
+}
+
 TEST_CASE("verify: softmax_1 is named, with certainty", "[verify]") {
   const Model model = Model::open(outputs / "tiny_llama1");
   const VerifyResult result = verify(model, Trace(model, "*", Softmax::one));

@@ -94,16 +94,19 @@ void print_first(const VerifyReport& report) {
     own += other.tokens_over_local > 0;
     carried += other.tokens_over_local == 0 && other.tokens_over_propagated > 0;
   }
-  if (!local)
+  const std::string agree = *r.first == 0 ? "it is the first tensor of the trace"
+                                          : "tensors before it that agree: " + std::to_string(*r.first);
+  if (r.step.empty()) {  // two traces: no step can be judged from its own input
+    std::printf("Where      %s\n", agree.c_str());
+    return;
+  }
+  if (local)
+    std::printf("Where      it begins here, its input agrees; %s\n           tensors that leave the "
+                "truth by themselves: %zu; that only carry it on: %zu\n",
+                agree.c_str(), own, carried);
+  else
     std::puts("Where      no single step is off by more than rounding, their sum is: many small "
               "errors of one sign?");
-  else
-    std::printf("Where      it begins here: %s\n           tensors that leave the truth by "
-                "themselves: %zu; that only carry it on: %zu\n",
-                *r.first == 0 ? "it is the first tensor of the trace"
-                              : ("tensors before that agree, as does its input: " +
-                                 std::to_string(*r.first)).c_str(),
-                own, carried);
   std::printf("Step       %s\n", r.step.c_str());
 }
 

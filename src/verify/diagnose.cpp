@@ -64,13 +64,14 @@ std::vector<Suspect> suspects(const Model& model, const Candidate& candidate,
     return explain(model, candidate, options, result.budget, h, place, with_head, token.sequence,
                    std::max(first_positions, token.token + 8), first);
   };
-  const double over_without = tried({"none", ""}).over;
+  const Explanation without = tried({"none", ""});
   std::vector<Suspect> found;
+  if (without.at_first <= 1) return found;  // what no fault explains as well is no evidence of one
   for (Hypothesis& h : usual_faults(model, candidate, options, first)) {
     if (one_block && h.first > first.point) continue;  // it cannot show so early
     const Explanation e = tried(h);
     // Rounding may leave some rows off, but it has to explain most of those that were.
-    if (h.rounds && e.over > over_without / 4) continue;
+    if (h.rounds && e.over > without.over / 4) continue;
     if (e.at_first <= 1) found.push_back({std::move(h), place, e});
   }
   return found;

@@ -41,8 +41,12 @@ TruthRun::TruthRun(const Model& model, const Candidate& candidate, const VerifyO
     state.budget = RunningBudget(given);
     all_given &= given && !given->local.empty() && !given->propagated.empty();
   }
-  // Where they supply every hook, a step's own rounding is all that local copies could differ by.
-  if (candidate.hooks().size() + 1 >= states_.size()) local_draws_ = 0;
+  // Where they supply every step, its own rounding is all that local copies could differ by.
+  const std::vector<Hook> all = all_hooks(config_.layers);
+  if (std::all_of(all.begin(), all.end(), [&](Hook hook) {
+        return hook.point == HookPoint::Logits || candidate.has(hook);
+      }))
+    local_draws_ = 0;
   copies_ = disturbed + (all_given ? 0 : local_draws_ + draws);
 }
 

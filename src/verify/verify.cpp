@@ -1,7 +1,7 @@
 #include "sinkref/verify.h"
 
 #include <algorithm>
-#include <bit>
+#include <charconv>
 #include <cmath>
 #include <limits>
 #include <set>
@@ -63,8 +63,14 @@ void check_weights(const Model& model, const Candidate& candidate, VerifyResult&
     return;
   }
   const std::string blocks = candidate.metadata("blocks_run");
-  const size_t depth = blocks.empty() ? model.config().layers
-                                      : std::min<size_t>(std::stoul(blocks), model.config().layers);
+  size_t depth = model.config().layers;
+  if (!blocks.empty()) {
+    const auto [end, error] = std::from_chars(blocks.data(), blocks.data() + blocks.size(), depth);
+    if (error != std::errc() || end != blocks.data() + blocks.size())
+      throw InputError(candidate.file().path().string() + ": metadata \"blocks_run\" is " +
+                       quoted(blocks) + ", expected a number of blocks");
+    depth = std::min(depth, model.config().layers);
+  }
   const std::string ours = model.weights_sha256(depth);
   if (theirs != ours)
     result.problems.push_back("other weights: the trace was made from " +
