@@ -22,11 +22,12 @@ HWY_INLINE void score_tile(const T* q, size_t rows, const T* k, size_t head_dim,
   const size_t width = 2 * hn::Lanes(d);
   T span[tile_rows * 2 * hn::MaxLanes(d)];
   T total[tile_rows * 2 * hn::MaxLanes(d)];
+  Idle idle;
   std::fill_n(total, rows * width, T(0));
   for (size_t k0 = 0; k0 < head_dim; k0 += chain_span) {
     std::fill_n(span, rows * width, T(0));
     tile_of<2>(rows, PlainRows<T>{q + k0, head_dim}, k + k0 * cache_panel, cache_panel,
-               std::min(chain_span, head_dim - k0), span, width);
+               std::min(chain_span, head_dim - k0), span, width, idle);
     for (size_t i = 0; i < rows * width; ++i) total[i] = total[i] + span[i];
   }
   for (size_t r = 0; r < rows; ++r)

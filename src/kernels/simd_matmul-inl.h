@@ -8,6 +8,8 @@
 #define SINKREF_SIMD_MATMUL_INL_H
 #endif
 
+#include <omp.h>
+
 #include "kernels/simd_tile-inl.h"
 #include "kernels/simd_weights-inl.h"
 #include "kernels/sums.h"
@@ -73,22 +75,76 @@ struct PackedMatrix {
   }
 
   void pack_tile(const T* x, size_t cols, size_t t) {
-    const size_t count = height(t);
     const T* from = x + t * tile_rows * cols;
     for (size_t k0 = 0; k0 < cols; k0 += slab) {
       const size_t depth = std::min(slab, cols - k0);
-      T* to = at(k0, depth, t);
-      for (size_t k = 0; k < depth; ++k)
-        for (size_t r = 0; r < count; ++r) to[k * count + r] = from[r * cols + k0 + k];
+      if (height(t) == tile_rows)
+        interleave(from + k0, cols, tile_rows, depth, at(k0, depth, t));
+      else
+        interleave(from + k0, cols, height(t), depth, at(k0, depth, t));
     }
   }
+
+ private:
+  /// to[k·count + r] = from[r·step + k]
+  static HWY_INLINE void interleave(const T* from, size_t step, size_t count, size_t depth, T* to) {
+    for (size_t k = 0; k < depth; ++k)
+      for (size_t r = 0; r < count; ++r) to[k * count + r] = from[r * step + k];
+  }
 };
+
+/// Fetches the stored weights that a strip will widen next, a few cache lines at each call: its rows
+/// are too short, and lie too far apart, for the processor to see them coming.
+class FetchAhead {
+ public:
+  /// Columns [k0, k0 + slab) of `count` rows from n on, in about `calls` calls.
+  FetchAhead(const StoredMatrix& w, size_t n, size_t count, size_t k0, size_t calls)
+      : w_(w), row_(n), end_(std::min(w.rows, n + count)) {
+    if (row_ >= end_) return;
+    begin_ = w.row_bytes() * k0 / w.cols;
+    bytes_ = w.row_bytes() * std::min(slab, w.cols - k0) / w.cols;
+    each_ = ((end_ - row_) * ((bytes_ + line - 1) / line) + calls - 1) / calls;
+    next_ = w.row(row_) + begin_;
+    last_ = next_ + bytes_;
+  }
+  HWY_INLINE void operator()() {
+    for (size_t i = 0; i < each_ && row_ < end_; ++i) {
+      __builtin_prefetch(next_, 0, 2);
+      next_ += line;
+      if (next_ >= last_ && ++row_ < end_) {
+        next_ = w_.row(row_) + begin_;
+        last_ = next_ + bytes_;
+      }
+    }
+  }
+
+ private:
+  static constexpr size_t line = 64;
+  const StoredMatrix& w_;
+  size_t row_, end_, begin_ = 0, bytes_ = 0, each_ = 0;
+  const std::byte* next_ = nullptr;
+  const std::byte* last_ = nullptr;
+};
+
+/// total += span, span = 0 for the sums of one tile.
+template <class T>
+HWY_INLINE void end_span(Sums<T>& sums, size_t at, size_t rows) {
+  const hn::ScalableTag<T> d;
+  for (size_t r = 0; r < rows; ++r, at += strip_rows)
+    for (size_t v = 0; v < 2; ++v) {
+      T* total = sums.total.data() + at + v * hn::Lanes(d);
+      T* span = sums.span.data() + at + v * hn::Lanes(d);
+      hn::StoreU(hn::Add(hn::LoadU(d, total), hn::LoadU(d, span)), d, total);
+      hn::StoreU(hn::Zero(d), d, span);
+    }
+}
 
 /// One task: all packed rows against weight rows [n, n + strip_rows).
 template <class T>
 void strip(PackedMatrix<T>& x, const StoredMatrix& w, size_t n, T* y) {
   const size_t width = 2 * lanes_of<T>();
   const size_t count = std::min(strip_rows, w.rows - n);
+  const size_t threads = static_cast<size_t>(omp_get_num_threads());
   Scratch<T>& s = scratch<T>();
   s.panel.resize(slab * strip_rows);
   s.sums.reset(x.rows * strip_rows);
@@ -96,14 +152,17 @@ void strip(PackedMatrix<T>& x, const StoredMatrix& w, size_t n, T* y) {
     const size_t depth = std::min(slab, w.cols - k0);
     for (size_t i = 0; i < count; i += width)
       pack_panel(w, n + i, k0, depth, width, s.widened, s.panel.data() + i * slab);
+    const bool ends = k0 + depth == w.cols, span_ends = ends || (k0 + slab) % chain_span == 0;
+    FetchAhead ahead(w, ends ? n + strip_rows * threads : n, strip_rows, ends ? 0 : k0 + slab,
+                     x.tiles() * ((count + width - 1) / width) * ((depth + chain_block - 1) / chain_block));
     for (size_t t0 = 0; t0 < x.tiles(); t0 += tiles_in_cache)
       for (size_t i = 0; i < count; i += width)
         for (size_t t = t0; t < std::min(x.tiles(), t0 + tiles_in_cache); ++t) {
-          const size_t height = x.height(t);
+          const size_t height = x.height(t), at = t * tile_rows * strip_rows + i;
           tile_of<2>(height, PackedRows<T>{x.at(k0, depth, t)}, s.panel.data() + i * slab, width,
-                     depth, s.sums.span.data() + t * tile_rows * strip_rows + i, strip_rows);
+                     depth, s.sums.span.data() + at, strip_rows, ahead);
+          if (span_ends) end_span(s.sums, at, height);
         }
-    if ((k0 + slab) % chain_span == 0 || k0 + depth == w.cols) s.sums.end_span();
   }
   for (size_t r = 0; r < x.rows; ++r)
     std::copy_n(s.sums.total.data() + r * strip_rows, count, y + r * w.rows + n);
