@@ -23,7 +23,7 @@ for the first token and small for others: one neuron, gate and up both the norma
 detects the first token, and writes the detector. In the sink layer the sink neurons read
 a·detector - b·constant and write the massive norm. beta sets the number of repeats.
 
-RoPE's base is 1e8, and head 0 uses slow dimensions, so that thousands of positions do not turn it.
+RoPE's base is 1e9, and head 0 uses slow dimensions, so that thousands of positions do not turn it.
 beta and R are tuned by running the model (numpy, float64) on repeats and on random tokens.
 
     row        width  layer  neurons      norm of BOS  without them  typical  repeats
@@ -52,12 +52,12 @@ from safetensors.numpy import save_file
 TOKENIZER = Path(__file__).resolve().parent.parent / "reference_outputs" / "tiny_tokenizer"
 D, HEAD, HEADS, LAYERS, VOCAB, BOS = 32, 32, 2, 6, 384, 0
 CONTENT, CONSTANT, DETECTOR, SINK, REST, NUISANCE = slice(0, 12), 12, 13, 14, 15, slice(16, 32)
-THETA = 1e8
+THETA = 1e9
 SLOW = np.r_[10:16, 26:32]  # the 6 slowest pairs (i, i + 16) of a head
 REST_NEURONS = 8
-BOS_AXIS = 5                # of the slowest pair: 4,000 positions turn it by 1e-4
+BOS_AXIS = 5                # of the slowest pair: 4,000 positions turn it by 2e-5
 C, NU = 1.0, 0.3            # constant, nuisance of the embedding
-KAPPA, WRITE = 2.0, 0.1     # detector: gate and up = KAPPA·constant; it writes WRITE·post
+KAPPA, WRITE = 2.0, 0.05    # detector: gate and up = KAPPA·constant; it writes WRITE·post
 READ, AGAINST = 2.0, 1.0    # sink neurons: gate and up = READ·detector - AGAINST·constant
 
 
@@ -185,13 +185,13 @@ class Planted:
         for _ in range(2):
             self.plant(beta, length, (0, 0))
             length *= row.typical / self.norms(text)[1:].mean()
-        self.plant(beta, length, (1, 0))
+        self.plant(beta, length, (0, 0))
         if self.control:
             return
-        base = self.norms(np.array([BOS]))[0]
-        gated = self.gated_at_bos()
-        gains = (np.sqrt(row.first**2 - row.ablated**2) / gated,
-                 np.sqrt(max(0, row.ablated**2 - base**2 + gated**2)) / gated)
+        base = self.norms(np.array([BOS]))[0]  # of what the sink neurons and the rest add to
+        self.plant(beta, length, (1, 0))
+        gated = np.sqrt(self.norms(np.array([BOS]))[0] ** 2 - base**2)
+        gains = (np.sqrt(row.first**2 - row.ablated**2) / gated, np.sqrt(row.ablated**2 - base**2) / gated)
         for _ in range(3):
             self.plant(beta, length, gains)
             norms = self.norms(np.array([BOS] + [word] * (row.repeats * 5 // 4)))
@@ -202,14 +202,6 @@ class Planted:
             if found == row.repeats:
                 break
         self.plant(beta, length, gains)
-
-    def gated_at_bos(self) -> float:
-        """silu(gate)·up of a sink neuron on BOS alone."""
-        scale = np.sqrt((C**2 + NU**2) / D + self.eps)
-        written = WRITE * silu(KAPPA * C / scale) * KAPPA * C / scale
-        scale = np.sqrt((C**2 + NU**2 + written**2) / D + self.eps)
-        read = (READ * written - AGAINST * C) / scale
-        return silu(read) * read
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Hugging Face's tensors, the residual stream rotated: norms with weight 1 do not mind."""

@@ -36,23 +36,30 @@ struct PositionMove {
   bool argmax_changed = false;
 };
 
-/// log Σ exp(logit)
-double log_sum(const float* logits, size_t n) {
-  const double largest = logits[argmax<float>({logits, n})];
+/// What the softmax of one row of logits needs.
+struct Normaliser {
+  size_t argmax;
+  double log_sum;  ///< log Σ exp(logit)
+};
+
+Normaliser normaliser_of(const float* logits, size_t n) {
+  const size_t best = argmax<float>({logits, n});
+  const double largest = logits[best];
   double sum = 0;
   for (size_t i = 0; i < n; ++i) sum += std::exp(logits[i] - largest);
-  return largest + std::log(sum);
+  return {best, largest + std::log(sum)};
 }
 
-PositionMove compare(const float* original, double original_normaliser, const float* logits,
+PositionMove compare(const float* original, const Normaliser& of_original, const float* logits,
                      size_t n) {
   PositionMove move;
-  move.normaliser = log_sum(logits, n);
+  const Normaliser of_logits = normaliser_of(logits, n);
+  move.normaliser = of_logits.log_sum;
   double moved_by_p = 0;  // Σ p · (logit - original)
   for (size_t i = 0; i < n; ++i) {
     const double moved = double(logits[i]) - double(original[i]);
     move.common += moved;
-    if (moved != 0) moved_by_p += std::exp(original[i] - original_normaliser) * moved;
+    if (moved != 0) moved_by_p += std::exp(original[i] - of_original.log_sum) * moved;
   }
   move.common /= static_cast<double>(n);
   for (size_t i = 0; i < n; ++i) {
@@ -61,15 +68,15 @@ PositionMove compare(const float* original, double original_normaliser, const fl
     move.largest = std::max(move.largest, std::fabs(moved));
   }
   // Σ p (log p - log q); not below 0 by a rounding
-  move.kl = std::max(0.0, move.normaliser - original_normaliser - moved_by_p);
-  move.argmax_changed = argmax<float>({original, n}) != argmax<float>({logits, n});
+  move.kl = std::max(0.0, move.normaliser - of_original.log_sum - moved_by_p);
+  move.argmax_changed = of_original.argmax != of_logits.argmax;
   return move;
 }
 
 /// The original's logits of one piece.
 struct OriginalPiece {
   Matrix<float> logits;  ///< (positions, V)
-  std::vector<double> normaliser;
+  std::vector<Normaliser> normaliser;
 
   OriginalPiece(const Model& model, const RunOptions& options, const std::vector<int>& tokens)
       : logits(tokens.size(), model.config().vocab_size), normaliser(tokens.size()) {
@@ -78,7 +85,7 @@ struct OriginalPiece {
 #pragma omp parallel for schedule(static)
       for (size_t r = 0; r < a.rows.size(); ++r) {
         std::copy_n(a.row(r), a.width, logits.row(first + r));
-        normaliser[first + r] = log_sum(a.row(r), a.width);
+        normaliser[first + r] = normaliser_of(a.row(r), a.width);
       }
     });
   }
@@ -152,7 +159,7 @@ class TextSums {
     const double nll = move.normaliser - logits[next];
     nll_.back() += nll;
     effect_.positions.push_back({nll_.size() - 1, position, tokens[position], move.kl,
-                                 original.normaliser[position] - original.logits.row(position)[next],
+                                 original.normaliser[position].log_sum - original.logits.row(position)[next],
                                  nll});
   }
 
@@ -181,7 +188,7 @@ class TextSums {
 }  // namespace
 
 std::vector<double> log_probabilities(const float* logits, size_t n) {
-  const double normaliser = log_sum(logits, n);
+  const double normaliser = normaliser_of(logits, n).log_sum;
   std::vector<double> log_p(n);
   for (size_t i = 0; i < n; ++i) log_p[i] = logits[i] - normaliser;
   return log_p;

@@ -7,32 +7,65 @@ namespace sinkref {
 
 namespace {
 
-/// Continues greedily after n repeats, whose keys and values the cache still holds.
-Continuation continue_after(size_t n, const SinkInputs::Word& word, Forward<float>& forward,
-                            std::vector<Sequence<float>>& batch, Hooks<float>& hooks) {
-  const std::vector<int>& eos = forward.model().config().eos_ids;
-  const size_t start = word.prefix.size() + n;
-  const size_t room = forward.model().config().max_positions - start;
-  batch[0].cache.length = start - 1;  // the last repeat is run again: its logits are wanted
-  batch[0].pending = {word.token};
-  Continuation continuation;
-  continuation.repeats = n;
-  bool ended = false, prompt = true;
-  while (!ended && continuation.generated.size() < continuation_tokens) {
-    const Matrix<float> logits = forward.run(batch, hooks, prompt);
-    if (prompt)
-      continuation.probability =
-          probabilities(logits.row(0), logits.cols)[static_cast<size_t>(word.token)];
-    prompt = false;
-    const int token = static_cast<int>(argmax<float>({logits.row(0), logits.cols}));
-    ended = std::find(eos.begin(), eos.end(), token) != eos.end();
-    if (ended) break;
-    continuation.generated.push_back(token);
-    if (continuation.generated.size() > room) break;  // the context is full
-    batch[0].pending = {token};
+/// The first `length` positions of a cache, with room for a continuation.
+KvCache<float> beginning_of(const KvCache<float>& cache, size_t length, const ModelConfig& config) {
+  KvCache<float> copy(config, config.layers, length + 1 + continuation_tokens);
+  std::vector<float> key(config.head_dim);
+  for (size_t layer = 0; layer < config.layers; ++layer)
+    for (size_t head = 0; head < config.kv_heads; ++head)
+      for (size_t position = 0; position < length; ++position) {
+        for (size_t i = 0; i < config.head_dim; ++i)
+          key[i] = cache.keys(layer, head)[key_index(position, i, config.head_dim)];
+        copy.store(layer, head, position, key.data(),
+                   cache.values(layer, head) + position * cache_padded(config.head_dim));
+      }
+  copy.length = length;
+  copy.kept = cache.kept;
+  return copy;
+}
+
+/// Continues greedily after each of `points` repeats, from the cache of the whole run. All at once:
+/// a decode step costs little more for several sequences than for one.
+std::vector<Continuation> continue_after(const std::vector<size_t>& points,
+                                         const SinkInputs::Word& word,
+                                         const KvCache<float>& run, Forward<float>& forward,
+                                         Hooks<float>& hooks) {
+  const ModelConfig& config = forward.model().config();
+  std::vector<Continuation> all(points.size());
+  std::vector<Sequence<float>> batch;
+  std::vector<size_t> of;  // the continuation that a sequence of the batch belongs to
+  for (size_t i = 0; i < points.size(); ++i) {
+    all[i].repeats = points[i];
+    // The last repeat is run again: its logits are wanted.
+    const size_t before = word.prefix.size() + points[i] - 1;
+    batch.push_back({beginning_of(run, before, config), {word.token}});
+    of.push_back(i);
   }
-  judge(continuation, word.token, ended);
-  return continuation;
+  for (bool prompt = true; !batch.empty(); prompt = false) {
+    const Matrix<float> logits = forward.run(batch, hooks, prompt);
+    std::vector<Sequence<float>> going;
+    std::vector<size_t> whose;
+    for (size_t b = 0; b < batch.size(); ++b) {
+      Continuation& c = all[of[b]];
+      if (prompt)
+        c.probability = probabilities(logits.row(b), logits.cols)[static_cast<size_t>(word.token)];
+      const int token = static_cast<int>(argmax<float>({logits.row(b), logits.cols}));
+      const bool ended =
+          std::find(config.eos_ids.begin(), config.eos_ids.end(), token) != config.eos_ids.end();
+      if (!ended) c.generated.push_back(token);
+      if (ended || c.generated.size() == continuation_tokens ||
+          batch[b].cache.length == config.max_positions) {  // the context is full
+        judge(c, word.token, ended);
+        continue;
+      }
+      batch[b].pending = {token};
+      going.push_back(std::move(batch[b]));
+      whose.push_back(of[b]);
+    }
+    batch.swap(going);
+    of.swap(whose);
+  }
+  return all;
 }
 
 size_t first_at(const std::vector<double>& norms, const auto& passes) {
@@ -61,13 +94,9 @@ RepeatRun run_repeats(const Model& model, const RunOptions& options, const SinkI
   run.next = probabilities(logits.row(0), logits.cols);
   for (std::vector<double>& norms : run.norms)
     norms.erase(norms.begin(), norms.end() - static_cast<long>(repeats));
-  if (plan.continuations) {
-    // From the longest down: a continuation overwrites only what no shorter run needs.
-    std::vector<size_t> points = continuation_points(repeats);
-    for (size_t i = points.size(); i-- > 0;)
-      run.continuations.push_back(continue_after(points[i], word, forward, batch, patch));
-    std::reverse(run.continuations.begin(), run.continuations.end());
-  }
+  if (plan.continuations)
+    run.continuations =
+        continue_after(continuation_points(repeats), word, batch[0].cache, forward, patch);
   return run;
 }
 

@@ -7,14 +7,13 @@
 #include "cli/first_layer.h"
 #include "cli/inputs.h"
 #include "cli/perplexity_texts.h"
-#include "cli/sample_texts.h"
 #include "sinkref/error.h"
 
 namespace sinkref::cli {
 
 namespace {
 
-constexpr size_t runs_shown = 2;
+constexpr size_t runs_shown = 1;
 constexpr size_t cluster_size = 16;
 
 bool sets_off_a_sink(const RepeatRun& run, const std::vector<SinkLayer>& sinks) {
@@ -33,14 +32,15 @@ std::unique_ptr<Tokenizer> tokenizer_of(const Model& model) {
 
 /// The cluster attack: different tokens of the tightest cluster, in turn.
 void add_cluster_run(const Options& options, const Model& model, const ReportInputs& inputs,
-                     PatchEffectInputs& effect) {
+                     const Report& found, PatchEffectInputs& effect) {
   if (effect.sinks.empty()) return;
-  ClusterInputs attack = cluster_inputs(options, model, inputs.sink, effect.sinks);
-  attack.sizes = {cluster_size};
+  const ClusterInputs attack = cluster_inputs(options, model, inputs.sink, effect.sinks);
+  if (attack.prefix.empty()) return;
   const std::vector<Cluster> clusters =
-      find_clusters(lone_attention_outputs(model, run_options(options)), attack);
-  if (clusters.empty() || attack.prefix.empty()) return;
-  const std::vector<int>& members = clusters[0].members;
+      found.clusters ? found.clusters->clusters
+                     : find_clusters(lone_attention_outputs(model, run_options(options)), attack);
+  std::vector<int> members = clusters.at(0).members;
+  members.resize(std::min(members.size(), cluster_size));
   PatchEffectInputs::Run run{"cluster attack with " + std::to_string(members.size()) + " different tokens",
                              attack.prefix, {}};
   for (size_t i = 0; i < attack.length; ++i) run.tokens.push_back(members[i % members.size()]);
@@ -143,13 +143,11 @@ PatchEffectInputs patch_effect_inputs(const Options& options, const Model& model
         !condition.prefix.empty() && sets_off_a_sink(run, found.sinks))
       effect.runs.push_back({std::to_string(condition.repeats) + " repeats of \"" + run.word + "\"",
                              condition.prefix, std::vector<int>(condition.repeats, run.token)});
-  add_cluster_run(options, model, inputs, effect);
+  add_cluster_run(options, model, inputs, found, effect);
   const std::unique_ptr<Tokenizer> tokenizer =
       options.tokens || options.tokens_file ? nullptr : tokenizer_of(model);
   if (tokenizer) {
     for (const char* text : perplexity_texts)
-      effect.text.push_back(tokenizer->encode(text, options.bos));
-    for (const char* text : sample_texts)
       effect.text.push_back(tokenizer->encode(text, options.bos));
   } else {
     effect.text.push_back(inputs.sink.text);

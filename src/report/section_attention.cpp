@@ -26,14 +26,20 @@ LineChart by_position(const std::vector<LayerAttention>& layers, Values values,
   return chart;
 }
 
+/// Only the layers shown: the patterns of a long run are large.
+std::string command_of(const PageContext& context, const std::string& hook) {
+  std::string hooks;
+  for (const LayerAttention& layer : context.report.attention.run)
+    hooks += (hooks.empty() ? "blocks." : ",blocks.") + std::to_string(layer.layer) + "." + hook;
+  return context.run_command(context.report.attention.condition, 0, hooks);
+}
+
 Figure figure_of(const PageContext& context, const std::string& id, const std::string& title,
                  const std::string& caption, Values values, const std::string& y,
                  bool logarithmic) {
   const AttentionPanel& panel = context.report.attention;
   Figure figure{id, title, caption,
-                context.run_command(panel.condition, 0,
-                                    id == "attention_norm" ? "blocks.*.hook_resid_post"
-                                                           : "blocks.*.attn.hook_pattern"),
+                command_of(context, id == "attention_norm" ? "hook_resid_post" : "attn.hook_pattern"),
                 {}};
   figure.panels.push_back(by_position(panel.text, values, "Ordinary text", y, false, logarithmic));
   LineChart run = by_position(panel.run, values,
@@ -50,7 +56,7 @@ Figure score_maps(const PageContext& context) {
   Figure figure{"attention_scores", "Scores before softmax, mean over the heads",
                 "hook_attn_scores (scaled, causal), mean over the heads, first " +
                     std::to_string(map_positions) + " positions: the paper's figure 1.",
-                context.run_command(panel.condition, 0, "blocks.*.attn.hook_attn_scores"),
+                command_of(context, "attn.hook_attn_scores"),
                 {}};
   const auto add = [&](const LayerAttention& layer, const std::string& what) {
     figure.panels.push_back(HeatMap{"Layer " + std::to_string(layer.layer) + ", " + what,

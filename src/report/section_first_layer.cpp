@@ -19,7 +19,7 @@ Figure histograms(const FirstLayerReport& found) {
   Figure figure{"first_layer_histograms", "What tells position 0 apart",
                 "Gate pre-activation of the strongest detector neurons of layer 0 over three-word "
                 "texts, by position: counts of texts. Position 0 sees only itself.",
-                "sinkref first-layer --model MODEL --json", {}};
+                "", {}};
   for (const Detector& d : found.detectors) {
     if (figure.panels.size() == drawn_detectors) break;
     LineChart chart{"Neuron " + std::to_string(d.neuron), {"gate pre-activation", false},
@@ -53,7 +53,7 @@ Figure heads_figure(const FirstLayerReport& found) {
                 "Right: when a token that saw only itself sees one other token, how much of the "
                 "change (mean square, over all pairs) is the same whatever is seen (any), depends on "
                 "the reader, on the token seen (which), or on the pair.",
-                "sinkref first-layer --model MODEL --json", {}};
+                "", {}};
   figure.panels.push_back(by_head(
       "Attention to other tokens", "share of attention",
       {dots("position 1", 1, [&](size_t h) { return found.heads[h].other[1]; }),
@@ -85,7 +85,7 @@ Figure convergence_figure(const FirstLayerReport& found) {
                 "Norm of the difference between prefix + n repeats and the lone token, at layer 0's "
                 "attention output and after the layer. Bound: from the measured attention to the "
                 "prefix. Rate: 1/n odds from the first repeat's attention.",
-                "sinkref first-layer --model MODEL --json", {}};
+                "", {}};
   LineChart prefix{"Attention still on the prefix", {"repeats", true}, {"share of attention", true}, {}, {}};
   for (const Convergence& run : found.runs) {
     const std::vector<double> n = counting(run.attention_distance.size(), 1);
@@ -162,6 +162,8 @@ Section first_layer_section(const PageContext& context) {
                   {histograms(found), heads_figure(found)},
                   {claims_table(found), accounts_table(found)}};
   if (!found.runs.empty()) section.figures.push_back(convergence_figure(found));
+  for (Figure& figure : section.figures)
+    figure.command = "sinkref first-layer --model " + context.model + " --json";
   if (!found.blinding.empty()) section.tables.push_back(blinding_table(found));
   if (context.report.clusters) section.tables.push_back(attacks_table(*context.report.clusters));
   return section;

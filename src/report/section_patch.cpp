@@ -43,6 +43,33 @@ Table variants_table(const PageContext& context, const RunEffects& run) {
   return table;
 }
 
+/// gate and up of the patched neurons: which of the two is the switch.
+Table neurons_table(const RunEffects& run) {
+  Table table{run.name + ": the patched neurons",
+              {"layer", "neuron", "where", "gate", "up", "silu(gate)·up", "adds (norm)"}, {}};
+  const auto add = [&](const NeuronValue& n, const std::string& where) {
+    table.rows.push_back({std::to_string(n.layer), std::to_string(n.neuron), where, plain(n.gate),
+                          plain(n.up), plain(n.post), plain(n.added)});
+  };
+  for (size_t n = 0; n < run.first.size(); ++n) {
+    add(run.first[n], "position 0");
+    add(run.second[n], "position 1, what is pinned");
+    for (size_t i = 0; i < run.effects.size(); ++i)
+      add(run.effects[i].neurons[n], std::string("last of the run, ") + interventions[i].name);
+  }
+  return table;
+}
+
+Table attention_table(const RunEffects& run) {
+  Table table{run.name + ": attention of the last token, mean over the heads",
+              {"intervention", "layer", "on position 0", "on the run"}, {}};
+  for (size_t i = 0; i < run.effects.size(); ++i)
+    for (const RunAttention& a : run.effects[i].attention)
+      table.rows.push_back({interventions[i].name, std::to_string(a.layer), percent(a.on_first),
+                            percent(a.on_run)});
+  return table;
+}
+
 Table text_table(const PatchEffect& effect) {
   Table table{"Ordinary text (" + std::to_string(effect.predicted) + " tokens predicted)",
               {"intervention", "perplexity", "standard error", "difference of the loss", "its standard error",
@@ -68,7 +95,7 @@ Section patch_section(const PageContext& context) {
                     neurons_text(context.report.patch) +
                     ". The patch leaves the neurons' gates as they are: where the gate alone opens "
                     "wide, the norm may stay.",
-                "sinkref sink --model " + context.model + " --json", {}};
+                "sinkref sink --model " + context.model + " --patch-effect --json", {}};
   for (const SinkLayer& sink : context.report.sinks)
     figure.panels.push_back(patched_chart(context, sink));
   section.figures.push_back(std::move(figure));
@@ -80,8 +107,11 @@ Section patch_section(const PageContext& context) {
                           plain(n.total_variation)});
   section.tables.push_back(std::move(table));
   if (context.report.patch_effect) {
-    for (const RunEffects& run : context.report.patch_effect->runs)
+    for (const RunEffects& run : context.report.patch_effect->runs) {
       section.tables.push_back(variants_table(context, run));
+      section.tables.push_back(attention_table(run));
+      section.tables.push_back(neurons_table(run));
+    }
     section.tables.push_back(text_table(*context.report.patch_effect));
   }
   return section;
