@@ -32,13 +32,14 @@ T blocked_chain(const T* x, const T* w, size_t w_step, size_t begin, size_t end)
 
 template <class T>
 void matmuls(const T* x, size_t rows, std::span<const Product<T>> products) {
-  for (const auto& [w, y] : products) {
+  for (const Product<T>& product : products) {
+    const StoredMatrix& w = *product.w;
 #pragma omp parallel for schedule(static)
-    for (size_t n = 0; n < w->rows; ++n) {
-      const std::vector<float> stored = widen_row(*w, n);
+    for (size_t n = 0; n < w.rows; ++n) {
+      const std::vector<float> stored = widen_row(w, n);
       const std::vector<T> weights(stored.begin(), stored.end());
       for (size_t r = 0; r < rows; ++r)
-        y[r * w->rows + n] = blocked_chain(x + r * w->cols, weights.data(), 1, 0, w->cols);
+        product.y[r * w.rows + n] = blocked_chain(x + r * w.cols, weights.data(), 1, 0, w.cols);
     }
   }
 }
