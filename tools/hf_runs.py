@@ -62,6 +62,15 @@ def load(path: Path) -> PreTrainedModel:
     return model.eval().requires_grad_(False)
 
 
+def narrowed(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """The model in `dtype` as from_pretrained makes it. `.to(dtype)` alone would round RoPE's frequencies too."""
+    rotary = model.model.rotary_emb
+    frequencies = rotary.inv_freq
+    model.to(dtype)
+    rotary.inv_freq = frequencies
+    return model
+
+
 def model_sha256(model: PreTrainedModel) -> str:
     """The weights' fingerprint as the loaded fp32 model holds them (weights_hash.py)."""
     state = model.state_dict()

@@ -102,7 +102,7 @@ Tallies = dict[str, Tally]
 def hugging_face(path: Path, prompts: list[Prompt], scratch: Path, tallies: Tallies) -> None:
     trace = scratch / "theirs.safetensors"
     for way, dtype in HF:
-        model = hf_runs.load(path).to(dtype)
+        model = hf_runs.narrowed(hf_runs.load(path), dtype)
         model.set_attn_implementation("sdpa" if way == "sdpa" else "eager")
         name = f"HF {way} {dtype}".replace("torch.", "")
         for i, prompt in enumerate(prompts):

@@ -93,6 +93,19 @@ void TruthRun::keep_score_sigma(const Activation<double>& a, const Matrix<float>
     std::copy_n(sigma.row(r), a.width, kept.row(a.rows[r].position - first_));
 }
 
+/// Adds what the scores' rounding does to a row of probabilities, dp_k = p_k (ds_k - sum p_j ds_j), as a
+/// standard deviation: a row of few keys is too small a sample to be drawn.
+void TruthRun::add_score_noise(const double* p, const float* scores, size_t width, float* sigma) const {
+  double all = 0;
+  for (size_t j = 0; j < width; ++j) all += std::pow(p[j] * static_cast<double>(scores[j]), 2);
+  for (size_t k = 0; k < width; ++k) {
+    const double own = static_cast<double>(scores[k]);
+    const double variance = p[k] * p[k] * (own * own * (1 - 2 * p[k]) + all);
+    sigma[k] = static_cast<float>(
+        std::sqrt(std::pow(static_cast<double>(sigma[k]), 2) + std::max(variance, 0.0)));
+  }
+}
+
 void TruthRun::on_pattern(const Activation<double>& a) {
   const size_t role = a.rows[0].sequence;
   const bool follows = role >= disturbed;  // another copy's softmax
@@ -111,6 +124,10 @@ void TruthRun::on_pattern(const Activation<double>& a) {
       if (follows) p += deviation * uniform(key + k);
       else sigma.row(r)[k] = static_cast<float>(deviation);
     }
+    // The local copy's scores are theirs, if they supply them.
+    const bool own_scores = role == truth || !candidate_.has({HookPoint::AttnScores, a.hook.layer});
+    if (!follows && own_scores && copies_ > disturbed)
+      add_score_noise(a.row(r), score_sigma_[role][a.head].row(t), a.width, sigma.row(r));
   }
   if (follows) note_noise(a, pattern_);
   else note_floor(a, pattern_, sigma);

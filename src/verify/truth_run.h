@@ -57,6 +57,7 @@ class TruthRun {
   void on_pattern(const Activation<double>& a);
   void keep(const Activation<double>& a, Kept& kept, double unseen);
   void keep_score_sigma(const Activation<double>& a, const Matrix<float>& sigma);
+  void add_score_noise(const double* p, const float* scores, size_t width, float* sigma) const;
   void note_floor(const Activation<double>& a, Kept& kept, const Matrix<float>& sigma);
   void note_noise(const Activation<double>& a, Kept& kept);
   void replace_attention(const Activation<double>& a);

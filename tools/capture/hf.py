@@ -18,7 +18,6 @@ import argparse
 import fnmatch
 import json
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
@@ -87,7 +86,7 @@ def main() -> int:
     about = {"model": args.model.name}
     if args.weights_hash:
         about["weights_sha256"] = hf_runs.model_sha256(model)
-    model.to(getattr(torch, args.dtype)).set_attn_implementation(args.attention)
+    hf_runs.narrowed(model, getattr(torch, args.dtype)).set_attn_implementation(args.attention)
     tokens = parse_tokens(args.tokens) if args.tokens else hf_runs.tokenizer(args.model)(args.prompt)["input_ids"]
     capture(model, tokens, args.out, args.hooks, args.decode, about)
     print(f"{args.out}: {args.out.stat().st_size} bytes")
