@@ -1,5 +1,7 @@
 #include "cli/report_page.h"
 
+#include <list>
+
 #include "report/tensors.h"
 #include "sinkref/error.h"
 #include "sinkref/tokenizer.h"
@@ -58,10 +60,17 @@ struct TokenNames {
   }
 };
 
-std::filesystem::path made(const std::filesystem::path& path) {
+/// The folder with one for figures, in which there must be none that would stop the end of the work.
+std::filesystem::path made(const std::filesystem::path& path, bool force) {
+  const std::filesystem::path figures = path / "figures";
   std::error_code error;
-  std::filesystem::create_directories(path / "figures", error);
-  if (error) throw InputError(path.string() + ": cannot be made: " + error.message());
+  if (!force && is_directory(figures, error) && !is_empty(figures, error))
+    refuse(figures.string(), "holds files already, expected none",
+           "choose another folder or add --force");
+  create_directories(figures, error);
+  if (error)
+    refuse(path.string(), "cannot be made: " + error.message() + ", expected a writable folder",
+           "choose another place");
   return path;
 }
 
@@ -94,23 +103,27 @@ Page page_of(const Options& options, const Model& model, const ReportInputs& inp
 }
 
 ReportFolder::ReportFolder(const std::filesystem::path& path, bool force)
-    : path_(made(path)),
+    : path_(made(path, force)),
       force_(force),
       json_(path / "report.json", force),
-      html_(path / "report.html", force) {}
+      html_(path / "report.html", force),
+      tensors_(path / "report.safetensors", force) {}
 
 void ReportFolder::write(const ordered_json& j, const Page& page, const Report& found) {
+  // All are written before any is committed, so that a full disk leaves none of them.
+  std::list<OutputFile> figures;
   for (const Section& section : page.sections)
     for (const Figure& figure : section.figures)
-      write_text_file(path_ / "figures" / (figure.id + ".svg"), figure_svg(figure), force_);
-  write_tensors(path_ / "report.safetensors", force_, tensors_of(found),
+      figures.emplace_back(path_ / "figures" / (figure.id + ".svg"), force_)
+          .append(figure_svg(figure));
+  write_tensors(tensors_, tensors_of(found),
                 {{"model", j["model"]},
                  {"weights_sha256", j["weights_sha256"]},
                  {"arithmetic_version", std::to_string(arithmetic_version)}});
   html_.append(page_html(page));
-  html_.commit();
   json_.append(j.dump() + "\n");
-  json_.commit();
+  for (OutputFile& figure : figures) figure.commit();
+  for (OutputFile* file : {&tensors_, &html_, &json_}) file->commit();
 }
 
 }  // namespace sinkref::cli

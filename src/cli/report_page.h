@@ -26,7 +26,7 @@ class ReportFolder {
  private:
   std::filesystem::path path_;
   bool force_;
-  OutputFile json_, html_;
+  OutputFile json_, html_, tensors_;
 };
 
 }  // namespace sinkref::cli

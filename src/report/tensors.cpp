@@ -4,7 +4,6 @@
 #include <string_view>
 
 #include "model/safetensors_header.h"
-#include "sinkref/output_file.h"
 
 namespace sinkref {
 
@@ -55,18 +54,15 @@ std::vector<NamedTensor> tensors_of(const Report& report) {
   return all;
 }
 
-void write_tensors(const std::filesystem::path& path, bool overwrite,
-                   const std::vector<NamedTensor>& tensors,
+void write_tensors(OutputFile& file, const std::vector<NamedTensor>& tensors,
                    const std::map<std::string, std::string>& metadata) {
   std::vector<TensorPlan> plan;
   for (const NamedTensor& tensor : tensors)
     plan.push_back({tensor.name, "F64", tensor.shape, tensor.values.size() * sizeof(double)});
-  OutputFile file(path, overwrite);
   file.append(safetensors_header(plan, metadata));
   for (const NamedTensor& tensor : tensors)
     file.append({reinterpret_cast<const char*>(tensor.values.data()),
                  tensor.values.size() * sizeof(double)});
-  file.commit();
 }
 
 }  // namespace sinkref

@@ -1,10 +1,10 @@
 #pragma once
 
-#include <filesystem>
 #include <map>
 #include <string>
 #include <vector>
 
+#include "sinkref/output_file.h"
 #include "sinkref/report.h"
 
 // report.safetensors: the curves and maps of a report in full, as float64.
@@ -21,8 +21,8 @@ struct NamedTensor {
 /// sink_metric.KIND [L,H] · softmax_what_if.norms [L,n]
 std::vector<NamedTensor> tensors_of(const Report& report);
 
-void write_tensors(const std::filesystem::path& path, bool overwrite,
-                   const std::vector<NamedTensor>& tensors,
+/// The whole safetensors file, not yet committed.
+void write_tensors(OutputFile& file, const std::vector<NamedTensor>& tensors,
                    const std::map<std::string, std::string>& metadata);
 
 }  // namespace sinkref
