@@ -172,7 +172,17 @@ inline nlohmann::json tiny_config() {
           {"rms_norm_eps", 1e-5}};
 }
 
-/// The message of the InputError that `action` must throw: one line that holds all of `parts`.
+/// A message is one line: what was found, what was expected, and behind a semicolon the remedy.
+inline void check_message(const std::string& message) {
+  INFO(message);
+  CHECK(message.find('\n') == std::string::npos);
+  CHECK(message.size() < 700);
+  const size_t expected = message.find("expected "), remedy = message.rfind("; ");
+  CHECK(expected != std::string::npos);
+  CHECK((remedy != std::string::npos && remedy > expected && remedy + 2 < message.size()));
+}
+
+/// The message of the InputError that `action` must throw, which holds all of `parts`.
 inline std::string input_error(const std::function<void()>& action,
                                const std::vector<std::string>& parts) {
   std::string message;
@@ -182,9 +192,8 @@ inline std::string input_error(const std::function<void()>& action,
   } catch (const InputError& error) {
     message = error.what();
   }
+  check_message(message);
   INFO(message);
-  CHECK(message.find('\n') == std::string::npos);
-  CHECK(message.size() < 700);
   for (const std::string& part : parts) CHECK_THAT(message, Catch::Matchers::Contains(part));
   return message;
 }

@@ -124,6 +124,8 @@ void refused(const Arguments& arguments, const std::string& named,
   CHECK(std::count(outcome.err.begin(), outcome.err.end(), '\n') == 1);
   CHECK(outcome.err.ends_with('\n'));
   CHECK(outcome.err.find(named) != std::string::npos);
+  for (const char* character : {"\x1b", "\r", "\t"})
+    CHECK(outcome.err.find(character) == std::string::npos);
 }
 
 std::string done(const Arguments& arguments) {
@@ -159,6 +161,7 @@ TEST_CASE("cli: the help of every command names its options", "[cli]") {
     for (const char* option : {"--model", "--threads", "--json", "--help"})
       CHECK(help.find(option) != std::string::npos);
     CHECK((help.find("--hooks") != std::string::npos) == (name == "trace"));
+    CHECK((help.find("blocks.0.attn.hook_rot_q") != std::string::npos) == (name == "trace"));
     CHECK((help.find("--max-new-tokens") != std::string::npos) == (name == "generate"));
     CHECK((help.find("--golden") != std::string::npos) == (name == "report"));
   }
@@ -220,6 +223,9 @@ TEST_CASE("cli: a malformed list of tokens is refused and leaves no file", "[cli
   refused({"trace", "--out", folder / "out", "--tokens", "1,512"}, "512");
   refused({"trace", "--out", folder / "out", "--tokens", "5x513"}, "513");
   CHECK(folder.entries() == 0);
+  std::string long_runs = "5x1000000";
+  for (size_t i = 0; i < 10'000; ++i) long_runs += ",5x1000000";  // 40 GB if it were believed
+  refused({"generate", "--tokens", long_runs}, "at most 10000000");
 }
 
 TEST_CASE("cli: a bad tokens file is named and leaves no file", "[cli]") {
@@ -259,7 +265,7 @@ TEST_CASE("cli: a bad tokens file is named and leaves no file", "[cli]") {
     refused({"trace", "--tokens-file", folder / name, "--out", folder / "out"}, folder / name);
   CHECK(folder.entries() == entries);
   refused({"generate", "--tokens-file", folder.file("large", "[[1],[1,512]]")}, "512");
-  refused({"sink", "--tokens-file", folder.file("batch", "[[1],[2]]")}, "--tokens-file");
+  refused({"sink", "--tokens-file", folder.file("batch", "[[1],[2]]")}, folder / "batch");
 }
 
 TEST_CASE("cli: a tokens file may end its lines with CR and LF", "[cli]") {
@@ -416,6 +422,17 @@ TEST_CASE("cli: report replaces no report and makes no folder for bad input", "[
   refused(report(folder / "report.json"), folder / "report.json");
   CHECK(read_all(folder / "report.json") == "old");
   CHECK(folder.entries() == 1);
+  const fs::path full = folder.path / "full";
+  // A limit that report.json and report.html pass, not the smaller figures.
+  const Outcome stopped = run(report(full), {"", 30'000});
+  INFO(stopped.err);
+  CHECK(stopped.code == 2);
+  CHECK(stopped.err.find("sinkref: " + full.string()) != std::string::npos);
+  CHECK(fs::is_empty(full / "figures"));
+  CHECK(std::distance(fs::directory_iterator(full), {}) == 1);
+  write_all(full / "figures" / "mine.svg", "mine");
+  refused(report(full), "figures");
+  fs::remove_all(full);
   const std::string printed = done(report(folder.path, {"--force", "--json"}));
   CHECK(nlohmann::json::parse(printed) == nlohmann::json::parse(read_all(folder / "report.json")));
   CHECK(folder.entries() == 4);  // and report.html, report.safetensors, figures

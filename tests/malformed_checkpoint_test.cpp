@@ -2,6 +2,7 @@
 
 #include "checkpoint_builder.h"
 #include "sinkref/config.h"
+#include "sinkref/model.h"
 
 using namespace sinkref;
 using nlohmann::json;
@@ -157,6 +158,30 @@ TEST_CASE("malformed config.json: a folder, a FIFO or a bad link in its place is
   refuses_path(link.path(), {"config.json"});
 }
 
+TEST_CASE("malformed config.json: a claim of more layers than there are tensors is refused") {
+  // With 2^31-1 layers, a list of the tensors that they need would fill the memory.
+  for (const size_t layers : {size_t{2}, size_t{INT32_MAX}}) {
+    nlohmann::json config = tiny_config();
+    config["num_hidden_layers"] = layers;
+    Folder folder;
+    folder.dir.write("config.json", config.dump());
+    input_error([&] { Model::open(folder.dir.path()); }, {"holds no weights"});
+    folder.shard("model.safetensors", {f32("model.embed_tokens.weight", {16, 8})});
+    input_error([&] { Model::open(folder.dir.path()); },
+                {"config.json", std::to_string(layers) + " layers", "the 1 tensors"});
+  }
+  GgufBuilder gguf;
+  gguf.text("general.architecture", "llama");
+  for (const char* key :
+       {"context_length", "embedding_length", "feed_forward_length", "attention.head_count"})
+    gguf.u32("llama." + std::string(key), 8);
+  gguf.u32("llama.block_count", INT32_MAX).f32("llama.attention.layer_norm_rms_epsilon", 1e-5f);
+  gguf.tensor("token_embd.weight", 0, {16, 8}, raw_floats(counting(128)));
+  TempDir dir;
+  input_error([&] { Model::open(dir.write("model.gguf", gguf.build())); },
+              {"model.gguf", "2147483647 layers"});
+}
+
 TEST_CASE("malformed safetensors: header lengths that do not fit are refused") {
   for (size_t length = 0; length < 8; ++length)
     refuses_safetensors(std::string(length, '\1'), {std::to_string(length) + " bytes"});
@@ -237,7 +262,7 @@ TEST_CASE("malformed safetensors: gaps, overlaps and bytes that belong to nothin
   refuses_safetensors(two("[0,8]", "[4,12]", 12), {"\"b\"", "overlap"});
   refuses_safetensors(two("[0,8]", "[0,8]", 8), {"overlap"});
   refuses_safetensors(two("[4,12]", "[12,20]", 20), {"\"a\"", "expected 0"});
-  refuses_safetensors(two("[0,8]", "[8,16]", 20), {"20 bytes", "take 16"});
+  refuses_safetensors(two("[0,8]", "[8,16]", 20), {"20 bytes", "expected the 16"});
   refuses_safetensors(two("[0,8]", "[8,16]", 15), {"\"b\"", "truncated"});
   refuses_safetensors(safetensors_file("{}", "x"), {"1 bytes"});
   opens_safetensors(two("[8,16]", "[0,8]", 16));

@@ -16,14 +16,14 @@ using nlohmann::json;
 
 const fs::path own = fs::path(SINKREF_SOURCE_DIR) / "reference_outputs";
 
-// What it throws, which must be one line that names the file; "accepted" if nothing.
+// What it throws, which must be a whole message that names the file; "accepted" if nothing.
 template <class Action>
 std::string message_of(const Action& action, const std::string& file = "the-file") {
   try {
     action();
   } catch (const InputError& e) {
     const std::string message = e.what();
-    CHECK(message.find('\n') == std::string::npos);
+    check_message(message);
     CHECK_THAT(message, Catch::Contains(file));
     return message;
   }
@@ -71,7 +71,7 @@ TEST_CASE("malformed tokenizer.model: files that are something else") {
   for (const std::string& text :
        {std::string("<!DOCTYPE html><html>404</html>"), std::string("{\"a\": 1}"),
         std::string(100, '\0'), std::string(100, '\xff'), std::string("\n")})
-    CHECK_THAT(refusal(text), Catch::Contains("not a") && Catch::Contains("download"));
+    CHECK_THAT(refusal(text), Catch::Contains("sentencepiece") && Catch::Contains("download"));
   CHECK_THAT(refusal(field(2, "")), Catch::Contains("without pieces"));
 }
 
@@ -101,7 +101,7 @@ TEST_CASE("malformed tokenizer.model: no unknown piece") {
 
 TEST_CASE("malformed tokenizer.model: settings that no LLaMA or Mistral has") {
   const std::string good = serialize(good_model());
-  CHECK_THAT(refusal(good + field(2, "\x18\x03")), Catch::Contains("model_type 3"));
+  CHECK_THAT(refusal(good + field(2, "\x18\x03")), Catch::Contains("model_type is 3"));
   CHECK_THAT(refusal(good + field(2, "\xC0\x01\x01")), Catch::Contains("treat_whitespace"));
   CHECK_THAT(refusal(good + field(3, std::string("\x28\x00", 2))),
              Catch::Contains("escape_whitespaces"));
@@ -259,11 +259,11 @@ TEST_CASE("malformed tokenizer.json: merges that do not fit the vocabulary") {
   CHECK_THAT(refusal_with("/model/merges/0", " b"), Catch::Contains("two tokens"));
   CHECK_THAT(refusal_with("/model/merges/0", {"a", "b", "c"}), Catch::Contains("merge"));
   CHECK_THAT(refusal_with("/model/merges/0", {1, 2}), Catch::Contains("merge"));
-  CHECK_THAT(refusal_with("/model/merges/0", "a z"), Catch::Contains("not in the vocabulary"));
+  CHECK_THAT(refusal_with("/model/merges/0", "a z"), Catch::Contains("one of the vocabulary"));
   CHECK_THAT(refusal_with("/model/merges/0", "b c"), Catch::Contains("\"bc\""));
   CHECK_THAT(refusal_with("/model/merges", {"a b", "a b"}), Catch::Contains("stands twice"));
   CHECK_THAT(refusal_with("/model/merges/0", "a " + std::string(1000, 'b')),
-             Catch::Contains("not in the vocabulary"));
+             Catch::Contains("one of the vocabulary"));
 }
 
 TEST_CASE("malformed tokenizer.json: ids that are duplicate, huge, negative or no integers") {
@@ -313,7 +313,7 @@ TEST_CASE("malformed tokenizer.json: parts that sinkref does not implement are n
 TEST_CASE("malformed tokenizer.json: regular expressions that are wrong, huge or explode") {
   const char* place = "/pre_tokenizer/pretokenizers/0/pattern/Regex";
   CHECK_THAT(refusal_with(place, "(["), Catch::Contains("PCRE2"));
-  CHECK_THAT(refusal_with(place, std::string(5000, 'a')), Catch::Contains("too long"));
+  CHECK_THAT(refusal_with(place, std::string(5000, 'a')), Catch::Contains("at most 4096"));
   CHECK_THAT(refusal_with(place, std::string(2000, '(') + std::string(2000, ')')),
              Catch::Contains("PCRE2"));
   CHECK_THAT(refusal_with(place, "\\C"), Catch::Contains("PCRE2"));
@@ -433,7 +433,7 @@ std::string folder_refusal(const std::map<std::string, std::string>& files,
 }  // namespace
 
 TEST_CASE("malformed tokenizer folder: no tokenizer, or only tiktoken's format") {
-  CHECK_THAT(folder_refusal({}, false), Catch::Contains("neither tokenizer.model"));
+  CHECK_THAT(folder_refusal({}, false), Catch::Contains("tokenizer.model or tokenizer.json"));
   CHECK_THAT(folder_refusal({{"tokenizer.model", "IQ== 0\nIg== 1\n"}}),
              Catch::Contains("tiktoken") && Catch::Contains("tokenizer.json"));
 }
@@ -450,19 +450,19 @@ TEST_CASE("malformed tokenizer folder: settings that are wrong or contradict the
   };
   REQUIRE(config("{}") == "accepted");
   CHECK_THAT(config("[]"), Catch::Contains("expected a JSON object"));
-  CHECK_THAT(config("{"), Catch::Contains("not valid JSON"));
+  CHECK_THAT(config("{"), Catch::Contains("expected JSON"));
   CHECK_THAT(config(R"({"add_bos_token": 1})"), Catch::Contains("expected true or false"));
   CHECK_THAT(config(R"({"add_eos_token": true})"), Catch::Contains("add_eos_token"));
   CHECK_THAT(config(R"({"bos_token": 1})"), Catch::Contains("bos_token"));
   CHECK_THAT(config(R"({"bos_token": "<no>"})"), Catch::Contains("<no>"));
   CHECK(config(R"({"bos_token": "", "eos_token": {"content": "</s>"}})") == "accepted");
-  CHECK_THAT(config(R"({"added_tokens_decoder": []})"), Catch::Contains("not an object"));
+  CHECK_THAT(config(R"({"added_tokens_decoder": []})"), Catch::Contains("expected an object"));
   auto added = [&](const std::string& id, const std::string& token) {
     return config(R"({"added_tokens_decoder": {")" + id + "\": " + token + "}}");
   };
   CHECK(added("1", R"({"content": "<s>"})") == "accepted");
-  CHECK_THAT(added("1", R"({"content": "<t>"})"), Catch::Contains("another token"));
-  CHECK_THAT(added("400", R"({"content": "<s>"})"), Catch::Contains("another token"));
+  CHECK_THAT(added("1", R"({"content": "<t>"})"), Catch::Contains("no other token"));
+  CHECK_THAT(added("400", R"({"content": "<s>"})"), Catch::Contains("no other token"));
   CHECK_THAT(added("0400", R"({"content": "<u>"}, "400": {"content": "<t>"})"),
              Catch::Contains("one token per id"));
   CHECK_THAT(added("x", R"({"content": "<t>"})"), Catch::Contains("expected a token id"));

@@ -15,10 +15,10 @@ enum class RopeScaling { None, Linear, Llama3 };
 struct RopeConfig {
   double theta = 10000.0;
   RopeScaling scaling = RopeScaling::None;
-  double factor = 1.0;                       ///< linear and llama3
-  double low_freq_factor = 1.0;              ///< llama3
-  double high_freq_factor = 4.0;             ///< llama3
-  double original_max_positions = 0;         ///< llama3
+  double factor = 1.0;                ///< linear and llama3
+  double low_freq_factor = 1.0;       ///< llama3
+  double high_freq_factor = 4.0;      ///< llama3
+  double original_max_positions = 0;  ///< llama3
   /// GGUF keeps llama3 scaling as a tensor of fp32 divisors of inv_freq (head_dim/2 of them)
   /// instead of the four numbers above; empty otherwise.
   std::vector<float> freq_divisors;
@@ -33,18 +33,18 @@ struct ModelConfig {
   size_t hidden_size = 0;        ///< d
   size_t intermediate_size = 0;  ///< m, the MLP's width
   size_t layers = 0;
-  size_t heads = 0;              ///< H
-  size_t kv_heads = 0;           ///< K; query head i reads key/value head i / (H/K)  (GQA)
-  size_t head_dim = 0;           ///< h; need not be hidden_size / heads
+  size_t heads = 0;     ///< H
+  size_t kv_heads = 0;  ///< K; query head i reads key/value head i / (H/K)  (GQA)
+  size_t head_dim = 0;  ///< h; need not be hidden_size / heads
   double rms_norm_eps = 1e-6;
-  size_t max_positions = 0;      ///< longer inputs are an error
+  size_t max_positions = 0;              ///< longer inputs are an error
   std::optional<size_t> sliding_window;  ///< W: key k is seen by query q if q - W < k <= q
   RopeConfig rope;
-  bool attention_bias = false;   ///< biases on q, k, v and o
-  bool mlp_bias = false;         ///< biases on gate, up and down
-  bool tied_output = false;      ///< lm_head is the embedding matrix
+  bool attention_bias = false;  ///< biases on q, k, v and o
+  bool mlp_bias = false;        ///< biases on gate, up and down
+  bool tied_output = false;     ///< lm_head is the embedding matrix
   std::optional<int> bos_id;
-  std::vector<int> eos_ids;      ///< generation stops at any of them
+  std::vector<int> eos_ids;  ///< generation stops at any of them
 };
 
 /// Reads and validates config.json (transformers 4 or 5 keys) or the GGUF metadata.

@@ -15,6 +15,10 @@ class InputError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// Throws InputError "WHERE: PROBLEM; REMEDY". `problem` says what was found and what was expected.
+[[noreturn]] void refuse(const std::string& where, const std::string& problem,
+                         const std::string& remedy = "correct the file or get it again");
+
 /// Text from a file made safe for a one-line message: control characters and invalid UTF-8 are
 /// escaped, long text is cut.
 std::string quoted(const std::string& text);

@@ -13,7 +13,8 @@
 namespace sinkref {
 
 /// Every quantity that can be observed or replaced, in the order in which it is computed. Names and
-/// meanings are TransformerLens's with unfolded weights; the table is in src/model/hooks.cpp.
+/// meanings are TransformerLens's with unfolded weights; the table with names and meanings is in
+/// src/model/hooks.cpp; `sinkref trace --help` prints it.
 enum class HookPoint {
   Embed,
   ResidPre,
@@ -50,6 +51,9 @@ struct Hook {
 
 /// "blocks.3.attn.hook_q", "ln_final.hook_scale", "logits".
 std::string hook_name(Hook hook);
+
+/// A few words on what the point holds: "before RoPE", "what attention adds".
+std::string hook_meaning(HookPoint point);
 
 /// All hooks of a model in causal order.
 std::vector<Hook> all_hooks(size_t layers);

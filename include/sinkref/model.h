@@ -14,10 +14,10 @@ namespace sinkref {
 
 /// Weights of one block, (outputs, inputs) as in Hugging Face; biases are empty if there are none.
 struct LayerWeights {
-  std::vector<float> ln1, ln2;                     ///< RMSNorm weights [d]
-  StoredMatrix wq, wk, wv, wo;                     ///< [H·h,d] [K·h,d] [K·h,d] [d,H·h]
-  StoredMatrix w_gate, w_up, w_down;               ///< [m,d] [m,d] [d,m]
-  std::vector<float> bq, bk, bv, bo, b_gate, b_up, b_down;
+  std::vector<float> ln1, ln2;        ///< RMSNorm weights [d]
+  StoredMatrix wq, wk, wv, wo;        ///< [H·h,d] [K·h,d] [K·h,d] [d,H·h]
+  StoredMatrix w_gate, w_up, w_down;  ///< [m,d] [m,d] [d,m]
+  std::vector<float> bq, bk, bv, bo, b_gate, b_up, b_down;  ///< [H·h] [K·h] [K·h] [d] [m] [m] [d]
 };
 
 /// A checkpoint ready to run. Matrices stay in the mapped file in their stored type; the norms and
@@ -29,8 +29,8 @@ class Model {
   explicit Model(Checkpoint checkpoint);
   /// Changes a layer's weights when it is first used.
   using Edit = std::function<void(size_t layer, LayerWeights&)>;
-  /// "What if": the checkpoint's weights under another configuration of the same shapes. verify asks
-  /// such questions to explain another implementation's numbers.
+  /// "What if": the checkpoint's weights under another configuration of the same shapes. verify
+  /// asks such questions to explain another implementation's numbers.
   Model(Checkpoint checkpoint, ModelConfig config, Edit edit = {});
 
   const ModelConfig& config() const { return config_; }

@@ -20,8 +20,9 @@ class OutputFile {
 
   /// Claims the space at once, so that a full disk shows before hours of work.
   void resize(size_t bytes);
-  void write_at(size_t offset, const void* data, size_t bytes);
-  void append(std::string_view text);
+  void write_at(size_t offset, const void* data, size_t bytes);  ///< bytes from the file's start
+  void append(std::string_view text);                            ///< behind what was appended
+  /// Writes all to the disk and gives the file its name.
   void commit();
 
  private:

@@ -12,6 +12,7 @@ namespace sinkref {
 /// the `gguf` package bit for bit (the block types), so a stored tensor *is* a matrix of fp32.
 enum class DType { F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K };
 
+/// How a dtype lies in the file; block types keep a scale (and a minimum) for each block.
 struct DTypeInfo {
   const char* name;
   size_t block;  ///< elements that are stored together: 1, 32 or 256

@@ -1,5 +1,7 @@
 #include "sinkref/checkpoint.h"
 
+#include <malloc.h>
+
 #include <fstream>
 #include <string_view>
 
@@ -12,6 +14,10 @@ namespace sinkref {
 namespace fs = std::filesystem;
 
 namespace {
+
+constexpr const char* a_model =
+    "a Hugging Face folder (config.json, model.safetensors) or a .gguf file";
+constexpr const char* one_model = "take configuration and weights from one model";
 
 bool is_gguf_file(const fs::path& path) {
   if (path.extension() == ".gguf") return true;
@@ -36,27 +42,28 @@ nlohmann::json read_config_json(const fs::path& folder) {
   const fs::path file = folder / "config.json";
   if (!is_present(file)) {
     const std::string gguf = first_gguf_in(folder);
-    throw InputError(folder.string() + ": holds no config.json; expected a Hugging Face folder " +
-                     (gguf.empty() ? "(config.json, model.safetensors) or a .gguf file"
-                                   : "or the .gguf file itself; it holds " + quoted(gguf)));
+    refuse(folder.string(), "holds no config.json, expected " + std::string(a_model),
+           gguf.empty() ? "check the path" : "give the file it holds, " + quoted(gguf));
   }
   nlohmann::json config = read_json_file(file, 16u << 20);
   if (!config.is_object())
-    throw InputError(file.string() + ": holds JSON of type " + config.type_name() +
-                     ", expected an object");
+    refuse(file.string(),
+           std::string("holds JSON of type ") + config.type_name() + ", expected an object");
   return config;
 }
 
 [[noreturn]] void throw_no_weights(const fs::path& folder, const std::string& name) {
-  std::string message = folder.string() + ": tensor " + quoted(name) +
-                        " is needed, but the folder holds neither model.safetensors nor "
-                        "model.safetensors.index.json";
+  const std::string problem =
+      "holds no weights, expected model.safetensors or "
+      "model.safetensors.index.json with tensor " +
+      quoted(name);
   for (const char* old : {"pytorch_model.bin", "pytorch_model.bin.index.json"})
     if (is_present(folder / old))
-      throw InputError(message + "; " + old +
-                       " is not read: convert it with transformers' save_pretrained, which writes "
-                       "safetensors");
-  throw InputError(message);
+      refuse(folder.string(), problem,
+             std::string(old) +
+                 " is not read: convert it with transformers' save_pretrained, "
+                 "which writes safetensors");
+  refuse(folder.string(), problem, "download them from the model's page");
 }
 
 // Where GGUF interleaves a head's halves, element r of Hugging Face's order lies elsewhere.
@@ -73,6 +80,12 @@ bool is_present(const fs::path& path) {
   return fs::exists(fs::symlink_status(path, error));
 }
 
+void return_freed_memory() {
+#ifdef __GLIBC__
+  ::malloc_trim(0);
+#endif
+}
+
 std::string shape_text(std::span<const uint64_t> shape) {
   constexpr size_t most = 8;  // a malformed file may have a thousand dimensions
   std::string text = "[";
@@ -86,7 +99,9 @@ Checkpoint Checkpoint::open(const fs::path& path) {
   checkpoint.path_ = path;
   std::error_code error;
   const fs::file_status status = fs::status(path, error);
-  if (!fs::exists(status)) throw InputError(path.string() + ": no such file or folder");
+  if (!fs::exists(status))
+    refuse(path.string(), "no such file or folder, expected " + std::string(a_model),
+           "check the path");
   if (fs::is_directory(status)) {
     checkpoint.config_json_ = read_config_json(path);
     read_safetensors_folder(checkpoint);
@@ -94,11 +109,15 @@ Checkpoint Checkpoint::open(const fs::path& path) {
     checkpoint.is_gguf_ = true;
     read_gguf(checkpoint);
   } else {
-    throw InputError(path.string() +
-                     ": not a model; expected a Hugging Face folder (config.json, "
-                     "model.safetensors) or a .gguf file");
+    refuse(path.string(), "not a model, expected " + std::string(a_model), "check the path");
   }
   return checkpoint;
+}
+
+void Checkpoint::forget_vocabulary() {
+  for (const char* key : {"tokens", "merges", "scores", "token_type"})
+    gguf_metadata_.erase("tokenizer.ggml." + std::string(key));
+  return_freed_memory();
 }
 
 fs::path Checkpoint::config_file() const {
@@ -110,16 +129,19 @@ const StoredTensor& Checkpoint::tensor(const std::string& name,
   if (tensors_.empty() && !is_gguf_) throw_no_weights(path_, name);
   const auto found = tensors_.find(name);
   if (found == tensors_.end())
-    throw InputError(path_.string() + ": holds no tensor " + quoted(name) +
-                     ", which this configuration needs with shape " + shape_text(shape));
+    refuse(path_.string(),
+           "holds no tensor " + quoted(name) + ", expected one of shape " + shape_text(shape),
+           one_model);
   const StoredTensor& tensor = found->second;
   const std::string where = tensor.file.string() + ": tensor " + quoted(tensor.stored_name);
   if (tensor.shape != shape)
-    throw InputError(where + " has shape " + shape_text(tensor.shape) + ", expected " +
-                     shape_text(shape));
+    refuse(where, "has shape " + shape_text(tensor.shape) + ", expected " + shape_text(shape),
+           one_model);
   if (!tensor.unsupported_dtype.empty())
-    throw InputError(where + " has dtype " + tensor.unsupported_dtype +
-                     ", expected F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K or Q6_K");
+    refuse(where,
+           "has dtype " + tensor.unsupported_dtype +
+               ", expected F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K or Q6_K",
+           "convert the model to one of these");
   return tensor;
 }
 

@@ -3,6 +3,7 @@
 #include <set>
 
 #include "checkpoint/config_readers.h"
+#include "checkpoint/fields.h"
 #include "sinkref/error.h"
 
 namespace sinkref {
@@ -10,7 +11,7 @@ namespace sinkref {
 namespace {
 
 [[noreturn]] void fail(const Checkpoint& checkpoint, const std::string& problem) {
-  throw InputError(checkpoint.config_file().string() + ": " + problem);
+  refuse(checkpoint.config_file().string(), problem, Field::other_file);
 }
 
 void check_heads(const Checkpoint& checkpoint, const ModelConfig& config) {
@@ -53,6 +54,14 @@ std::string within_layer(const std::string& name, size_t layers) {
   return is_number && std::stoul(number) < layers ? name.substr(dot + 1) : "";
 }
 
+// Before anything is made for each layer: a configuration may claim 2^31 of them.
+void check_layers(const Checkpoint& checkpoint, const ModelConfig& config) {
+  if (checkpoint.tensors().empty() || config.layers <= checkpoint.tensors().size()) return;
+  fail(checkpoint, "claims " + std::to_string(config.layers) +
+                       " layers, expected no more than the " +
+                       std::to_string(checkpoint.tensors().size()) + " tensors that there are");
+}
+
 // A tensor without a place in the model means that the file holds another model than the
 // configuration says (more layers, biases, adapters, quantisation scales): not to be ignored.
 void check_tensor_names(const Checkpoint& checkpoint, const ModelConfig& config) {
@@ -64,11 +73,12 @@ void check_tensor_names(const Checkpoint& checkpoint, const ModelConfig& config)
                        name == "lm_head.weight" ||
                        in_layer.count(within_layer(name, config.layers)) != 0;
     if (!known && !derived)
-      throw InputError(tensor.file.string() + ": tensor " + quoted(tensor.stored_name) +
-                       " has no place in a " + config.model_type + " model of " +
-                       std::to_string(config.layers) + " layers with attention_bias " +
-                       (config.attention_bias ? "true" : "false") + " and mlp_bias " +
-                       (config.mlp_bias ? "true" : "false"));
+      refuse(tensor.file.string(),
+             "holds tensor " + quoted(tensor.stored_name) + ", expected only those of a " +
+                 config.model_type + " model of " + std::to_string(config.layers) +
+                 " layers with attention_bias " + (config.attention_bias ? "true" : "false") +
+                 " and mlp_bias " + (config.mlp_bias ? "true" : "false"),
+             "take configuration and weights from one model");
   }
 }
 
@@ -78,6 +88,7 @@ ModelConfig read_config(const Checkpoint& checkpoint) {
   ModelConfig config =
       checkpoint.is_gguf() ? read_gguf_config(checkpoint) : read_hugging_face_config(checkpoint);
   check_heads(checkpoint, config);
+  check_layers(checkpoint, config);
   check_tensor_names(checkpoint, config);
   return config;
 }

@@ -4,6 +4,10 @@
 
 namespace sinkref {
 
+void refuse(const std::string& where, const std::string& problem, const std::string& remedy) {
+  throw InputError(where + ": " + problem + "; " + remedy);
+}
+
 std::string quoted(const std::string& text) {
   constexpr size_t longest = 120;
   std::string out = "\"";

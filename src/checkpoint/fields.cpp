@@ -21,10 +21,12 @@ std::string shown(const json& value) {
 
 }  // namespace
 
-void Field::fail(const std::string& expected) const {
-  throw InputError(file_.string() + ": " + (key_.empty() ? "the file" : key_) +
-                   (value_ == nullptr ? std::string(" is missing") : " is " + shown(*value_)) +
-                   ", expected " + expected);
+void Field::fail(const std::string& expected, const std::string& remedy) const {
+  refuse(file_.string(),
+         (key_.empty() ? "the file" : key_) +
+             (value_ == nullptr ? std::string(" is missing") : " is " + shown(*value_)) +
+             ", expected " + expected,
+         remedy);
 }
 
 const json& Field::value(const std::string& expected) const {
@@ -73,9 +75,10 @@ int Field::id(const json& found, size_t vocab_size) const {
   const bool valid =
       found.is_number_integer() && found >= 0 && found.get<uint64_t>() < uint64_t{vocab_size};
   if (!valid)
-    throw InputError(
-        file_.string() + ": " + key_ + " holds " + shown(found) +
-        ", expected token ids from 0 to vocab_size - 1 = " + std::to_string(vocab_size - 1));
+    refuse(file_.string(),
+           key_ + " holds " + shown(found) +
+               ", expected token ids from 0 to vocab_size - 1 = " + std::to_string(vocab_size - 1),
+           other_file);
   return found.get<int>();
 }
 

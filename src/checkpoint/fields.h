@@ -8,9 +8,11 @@
 namespace sinkref {
 
 /// One setting of config.json or of GGUF metadata, read with all its checks. Every function that
-/// returns a value throws InputError "FILE: KEY is FOUND, expected …" if it cannot.
+/// returns a value throws InputError as fail() does if it cannot.
 class Field {
  public:
+  static constexpr const char* other_file = "correct the file or take it from the model's own page";
+
   /// `value` is null if the key is absent.
   Field(const std::filesystem::path& file, std::string key, const nlohmann::json* value)
       : file_(file), key_(std::move(key)), value_(value) {}
@@ -36,7 +38,8 @@ class Field {
   double positive_or(double other) const { return is_set() ? positive() : other; }
   bool flag_or(bool other) const { return is_set() ? flag() : other; }
 
-  [[noreturn]] void fail(const std::string& expected) const;
+  /// Throws "FILE: KEY is FOUND, expected EXPECTED; REMEDY".
+  [[noreturn]] void fail(const std::string& expected, const std::string& remedy = other_file) const;
   bool operator==(const Field& other) const;
 
  private:

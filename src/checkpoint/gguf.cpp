@@ -5,6 +5,7 @@
 //   tensor info: string name, u32 n, u64 size[n] (innermost first), u32 type, u64 offset
 //
 // Tensors lie in the order of their infos, each starting at the next multiple of the alignment.
+#include "checkpoint/gguf_metadata.h"
 #include "checkpoint/gguf_names.h"
 #include "checkpoint/gguf_reader.h"
 
@@ -14,11 +15,8 @@ using nlohmann::json;
 
 namespace {
 
-// Far above every real file (vocabularies have 256k tokens), low enough to bound memory.
-constexpr uint64_t longest_key = 65535;
+// Far above every real file, low enough to bound memory.
 constexpr uint64_t longest_name = 64;  // GGML_MAX_NAME
-constexpr uint64_t longest_string = 256u << 20;
-constexpr uint64_t longest_array = 16u << 20;
 constexpr uint32_t largest_alignment = 1u << 24;
 
 struct FileDType {
@@ -66,96 +64,11 @@ constexpr FileDType file_dtypes[] = {
     {41, "Q1_0", 128, 18, {}},
 };
 
-enum ValueType : uint32_t {
-  U8,
-  I8,
-  U16,
-  I16,
-  U32,
-  I32,
-  F32,
-  Bool,
-  String,
-  Array,
-  U64,
-  I64,
-  F64,
-  value_types
-};
-
-// The least a value takes in the file: bounds an array's length by the bytes that are left.
-uint64_t least_bytes(uint32_t type) {
-  constexpr uint64_t bytes[value_types] = {1, 1, 2, 2, 4, 4, 4, 1, 8, 12, 8, 8, 8};
-  return bytes[type];
-}
-
-bool read_bool(GgufReader& in, const std::string& what) {
-  const uint8_t value = in.number<uint8_t>(what);
-  if (value > 1) in.fail(what + " is the boolean " + std::to_string(value) + ", expected 0 or 1");
-  return value == 1;
-}
-
-json read_scalar(GgufReader& in, uint32_t type, const std::string& what) {
-  switch (type) {
-    case U8:
-      return in.number<uint8_t>(what);
-    case I8:
-      return in.number<int8_t>(what);
-    case U16:
-      return in.number<uint16_t>(what);
-    case I16:
-      return in.number<int16_t>(what);
-    case U32:
-      return in.number<uint32_t>(what);
-    case I32:
-      return in.number<int32_t>(what);
-    case F32:
-      return in.number<float>(what);
-    case Bool:
-      return read_bool(in, what);
-    case String:
-      return in.string(what, longest_string);
-    case U64:
-      return in.number<uint64_t>(what);
-    case I64:
-      return in.number<int64_t>(what);
-    case F64:
-      return in.number<double>(what);
-    default:
-      in.fail(what + " has value type " + std::to_string(type) + ", expected 0 to 12");
-  }
-}
-
-json read_array(GgufReader& in, const std::string& what) {
-  const uint32_t type = in.number<uint32_t>(what);
-  if (type >= value_types || type == Array)
-    in.fail(what + " is an array of value type " + std::to_string(type) +
-            ", expected numbers, booleans or strings");
-  const uint64_t count = in.number<uint64_t>(what);
-  if (count > longest_array || count > in.left() / least_bytes(type))
-    in.fail(what + " is an array of " + std::to_string(count) + " elements, expected at most " +
-            std::to_string(std::min(longest_array, in.left() / least_bytes(type))));
-  json::array_t values;
-  values.reserve(count);
-  for (uint64_t i = 0; i < count; ++i) values.push_back(read_scalar(in, type, what));
-  return values;
-}
-
-void read_metadata(GgufReader& in, uint64_t count, std::map<std::string, json>& metadata) {
-  for (uint64_t i = 0; i < count; ++i) {
-    const std::string key = in.string("key " + std::to_string(i), longest_key);
-    if (key.empty()) in.fail("key " + std::to_string(i) + " is empty");
-    const std::string what = "metadata " + quoted(key);
-    if (metadata.count(key)) in.fail(what + " stands twice in the file");
-    const uint32_t type = in.number<uint32_t>(what);
-    metadata[key] = type == Array ? read_array(in, what) : read_scalar(in, type, what);
-  }
-}
-
 const FileDType& file_dtype(const GgufReader& in, uint32_t number, const std::string& what) {
   for (const FileDType& known : file_dtypes)
     if (known.number == number) return known;
-  in.fail(what + " has the unknown ggml type " + std::to_string(number));
+  in.fail(what + " has the unknown ggml type " + std::to_string(number) +
+          ", expected F32 (0) to Q1_0 (41)");
 }
 
 std::vector<uint64_t> read_shape(GgufReader& in, const std::string& what) {
@@ -182,7 +95,9 @@ uint64_t bytes_of(const GgufReader& in, const std::vector<uint64_t>& shape, cons
   factors.back() /= dtype.block;
   factors.push_back(dtype.bytes);
   const std::optional<uint64_t> bytes = product(factors);
-  if (!bytes) in.fail(what + " has shape " + shape_text(shape) + ", which overflows 64 bits");
+  if (!bytes)
+    in.fail(what + " has shape " + shape_text(shape) +
+            ", which overflows 64 bits, expected a size that a file can have");
   return *bytes;
 }
 
@@ -237,19 +152,22 @@ void place(const GgufReader& in, std::span<const std::byte> file, std::vector<Te
               std::to_string(next) + " (contiguous, alignment " + std::to_string(alignment) + ")");
     if (next > size || info.tensor.bytes > size - next)
       in.fail(what + " ends at byte " + std::to_string(start + next) + " + " +
-              std::to_string(info.tensor.bytes) + ", but the file has " +
-              std::to_string(file.size()) + " bytes; it is truncated, download it again");
+                  std::to_string(info.tensor.bytes) + ", expected to end within the file's " +
+                  std::to_string(file.size()) + " bytes",
+              "it is truncated, download it again");
     info.tensor.data = file.data() + start + next;
     end = next + info.tensor.bytes;
     next = padded(end, alignment);
   }
-  if (size > next) in.fail("holds " + std::to_string(size - next) + " bytes after its last tensor");
+  if (size > next)
+    in.fail("holds " + std::to_string(size - next) + " bytes after its last tensor, expected none");
 }
 
 uint64_t read_count(GgufReader& in, const std::string& what, uint64_t least_bytes_each) {
   const uint64_t count = in.number<uint64_t>("the number of " + what);
   if (count > in.left() / least_bytes_each)
-    in.fail("claims " + std::to_string(count) + " " + what + ", more than its " +
+    in.fail("claims " + std::to_string(count) + " " + what + ", expected at most the " +
+            std::to_string(in.left() / least_bytes_each) + " that its " +
             std::to_string(in.left()) + " bytes can hold");
   return count;
 }
@@ -257,10 +175,10 @@ uint64_t read_count(GgufReader& in, const std::string& what, uint64_t least_byte
 void check_magic_and_version(GgufReader& in) {
   const uint32_t magic = in.left() < 4 ? 0 : in.number<uint32_t>("magic");
   if (magic != 0x46554747)  // "GGUF"
-    in.fail("does not start with \"GGUF\"; not a GGUF file");
+    in.fail("is no GGUF file, expected \"GGUF\" as its first four bytes");
   const uint32_t version = in.number<uint32_t>("version");
   if (version == 0x02000000 || version == 0x03000000)
-    in.fail("is a big-endian GGUF file, expected little-endian");
+    in.fail("is a big-endian GGUF file, expected little-endian", "convert it with gguf-py");
   if (version != 2 && version != 3)
     in.fail("GGUF version is " + std::to_string(version) + ", expected 2 or 3");
 }
@@ -272,22 +190,26 @@ void check_model_kind(const GgufReader& in, const std::map<std::string, json>& m
     return found == metadata.end() ? json() : found->second;
   };
   const json architecture = value("general.architecture");
-  if (!architecture.is_string()) in.fail("metadata \"general.architecture\" is missing");
+  if (!architecture.is_string())
+    in.fail("metadata \"general.architecture\" is missing, expected \"llama\"");
   if (architecture != "llama")
     in.fail("general.architecture is " + quoted(architecture.get<std::string>()) +
-            ", expected \"llama\" (LLaMA and Mistral models)");
+                ", expected \"llama\" (LLaMA and Mistral models)",
+            "sinkref runs no other; choose another model");
   const json split = value("split.count");
   if (split.is_number() && split > 1)
-    in.fail("is one of several files (split.count); merge them with llama-gguf-split --merge");
+    in.fail("is one of " + split.dump() + " files (split.count), expected a whole model",
+            "merge them with llama-gguf-split --merge");
 }
 
 // q and k of GGUF's llama architecture are interleaved, so their head dimension must be known.
 uint64_t head_dim_of(const GgufReader& in, const std::map<std::string, json>& metadata) {
   const auto size = [&](const std::string& key) -> uint64_t {
     const auto found = metadata.find(key);
-    if (found == metadata.end()) in.fail("metadata " + quoted(key) + " is missing");
+    if (found == metadata.end())
+      in.fail("metadata " + quoted(key) + " is missing, expected a positive integer");
     if (!found->second.is_number_unsigned() || found->second == 0u)
-      in.fail("metadata " + quoted(key) + " is not a positive integer");
+      in.fail("metadata " + quoted(key) + " is of another kind, expected a positive integer");
     return found->second.get<uint64_t>();
   };
   if (metadata.count("llama.attention.key_length")) return size("llama.attention.key_length");
@@ -303,16 +225,30 @@ void mark_interleaved(const GgufReader& in, StoredTensor& tensor, uint64_t head_
   tensor.interleaved_head_dim = head_dim;
 }
 
+/// Reads up to the first tensor's info, and returns the number of tensors.
+uint64_t read_header(GgufReader& in, std::map<std::string, json>& metadata) {
+  check_magic_and_version(in);
+  const uint64_t tensor_count = read_count(in, "tensors", 8 + 4 + 8 + 4 + 8);
+  const uint64_t key_count = read_count(in, "metadata keys", 8 + 4 + 1);
+  read_metadata(in, key_count, metadata);
+  return tensor_count;
+}
+
 }  // namespace
+
+std::map<std::string, json> Checkpoint::whole_gguf_metadata() const {
+  std::map<std::string, json> metadata;
+  if (!is_gguf_) return metadata;
+  GgufReader in(*files_.front());
+  read_header(in, metadata);
+  return metadata;
+}
 
 void read_gguf(Checkpoint& checkpoint) {
   const MappedFile& file =
       *checkpoint.files_.emplace_back(std::make_shared<const MappedFile>(checkpoint.path_));
   GgufReader in(file);
-  check_magic_and_version(in);
-  const uint64_t tensor_count = read_count(in, "tensors", 8 + 4 + 8 + 4 + 8);
-  const uint64_t key_count = read_count(in, "metadata keys", 8 + 4 + 1);
-  read_metadata(in, key_count, checkpoint.gguf_metadata_);
+  const uint64_t tensor_count = read_header(in, checkpoint.gguf_metadata_);
   check_model_kind(in, checkpoint.gguf_metadata_);
   std::vector<TensorInfo> infos;
   for (uint64_t i = 0; i < tensor_count; ++i) infos.push_back(read_info(in, i));
@@ -325,7 +261,7 @@ void read_gguf(Checkpoint& checkpoint) {
     const auto [where, added] = checkpoint.tensors_.emplace(name, info.tensor);
     if (!added)
       in.fail("tensor " + quoted(info.tensor.stored_name) + " stands twice in the file (" +
-              quoted(name) + ")");
+              quoted(name) + "), expected once");
   }
 }
 

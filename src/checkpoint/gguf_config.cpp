@@ -62,7 +62,8 @@ void Reader::check_keys() const {
   for (const auto& [key, value] : checkpoint_.gguf_metadata()) {
     if (!key.starts_with(prefix) || known_keys.count(key.substr(prefix.size()))) continue;
     if (!metadata(key).is_off())
-      metadata(key).fail("it to be absent, false or 0: sinkref does not know this setting");
+      metadata(key).fail("it to be absent, false or 0: sinkref does not know this setting",
+                         "if it does not change the model's mathematics, convert without it");
   }
   if (field("attention.causal").is_set() && !field("attention.causal").flag())
     field("attention.causal").fail("true");
@@ -140,8 +141,9 @@ RopeConfig Reader::rope(const ModelConfig& config) const {
   rope.freq_divisors = checkpoint_.vector("rope_freqs.weight", config.head_dim / 2);
   for (const float divisor : rope.freq_divisors)
     if (!(divisor > 0 && divisor <= 3.4028235e38f))
-      throw InputError(checkpoint_.path().string() + ": tensor \"rope_freqs.weight\" holds " +
-                       std::to_string(divisor) + ", expected finite numbers > 0");
+      refuse(checkpoint_.path().string(), "tensor \"rope_freqs.weight\" holds " +
+                                              std::to_string(divisor) +
+                                              ", expected finite numbers > 0");
   if (rope.scaling != RopeScaling::None)
     field("rope.scaling.factor").fail("1 where the file has rope_freqs.weight");
   return rope;

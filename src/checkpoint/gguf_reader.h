@@ -30,15 +30,18 @@ class GgufReader {
     return {reinterpret_cast<const char*>(take(length, what)), length};
   }
 
-  [[noreturn]] void fail(const std::string& problem) const {
-    throw InputError(file_.path().string() + ": " + problem);
+  [[noreturn]] void fail(
+      const std::string& problem,
+      const std::string& remedy = "download it or convert the model again") const {
+    refuse(file_.path().string(), problem, remedy);
   }
 
  private:
   const std::byte* take(uint64_t bytes, const std::string& what) {
     if (bytes > left())
-      fail("ends within " + what + " at byte " + std::to_string(file_.bytes().size()) +
-           "; the file is truncated, download it again");
+      fail("is truncated: it ends at byte " + std::to_string(file_.bytes().size()) + " within " +
+               what + ", expected " + std::to_string(bytes - left()) + " more",
+           "download it again");
     const std::byte* here = file_.bytes().data() + position_;
     position_ += bytes;
     return here;

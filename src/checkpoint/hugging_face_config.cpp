@@ -47,6 +47,8 @@ const std::set<std::string> rope_keys = {
     "original_max_position_embeddings", "partial_rotary_factor"};
 // clang-format on
 
+constexpr const char* other_model = "sinkref runs no model of this kind; choose another";
+
 class Reader {
  public:
   explicit Reader(const Checkpoint& checkpoint)
@@ -83,9 +85,8 @@ void Reader::check_keys() const {
   for (const std::string& key : root_.names()) {
     if (used_keys.count(key) || harmless_keys.count(key) || key.starts_with("unsloth_")) continue;
     if (!field(key).is_off())
-      field(key).fail(
-          "it to be absent, null, false or 0: sinkref does not know this setting; if it "
-          "does not change the model's mathematics, remove it");
+      field(key).fail("it to be absent, null, false or 0: sinkref does not know this setting",
+                      "if it does not change the model's mathematics, remove it");
   }
 }
 
@@ -93,7 +94,7 @@ ModelConfig Reader::read() const {
   ModelConfig config;
   config.model_type = field("model_type").text();
   if (config.model_type != "llama" && config.model_type != "mistral")
-    field("model_type").fail("\"llama\" or \"mistral\"");
+    field("model_type").fail("\"llama\" or \"mistral\"", other_model);
   const bool mistral = config.model_type == "mistral";
   check_keys();
   config.vocab_size = field("vocab_size").size();
@@ -117,7 +118,8 @@ ModelConfig Reader::read() const {
   config.tied_output =
       field("tie_word_embeddings").flag_or(false) && !checkpoint_.has("lm_head.weight");
   const Field act = field("hidden_act");
-  if (act.is_set() && act.text() != "silu" && act.text() != "swish") act.fail("\"silu\"");
+  if (act.is_set() && act.text() != "silu" && act.text() != "swish")
+    act.fail("\"silu\"", other_model);
   read_special_tokens(config);
   return config;
 }
@@ -211,7 +213,7 @@ void Reader::read_scaling(const Field& object, RopeConfig& rope) const {
                   "original_max_position_embeddings"};
   } else if (type != "default") {
     object.member(object.member("rope_type").is_set() ? "rope_type" : "type")
-        .fail("\"default\", \"linear\" or \"llama3\"");
+        .fail("\"default\", \"linear\" or \"llama3\"", other_model);
   }
   for (const char* name :
        {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"})

@@ -48,6 +48,9 @@ inline std::optional<uint64_t> product(std::span<const uint64_t> sizes) {
 /// it never throws (loops of links, forbidden folders); opening the file then says what is wrong.
 bool is_present(const std::filesystem::path& path);
 
+/// Gives pages that nothing uses any more back to the system, before the weights take theirs.
+void return_freed_memory();
+
 /// "[32, 64]"
 std::string shape_text(std::span<const uint64_t> shape);
 

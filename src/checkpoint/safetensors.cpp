@@ -38,24 +38,23 @@ constexpr FileDType file_dtypes[] = {
 
 const FileDType& file_dtype(const json& value, const std::string& where) {
   if (!value.is_string())
-    throw InputError(where + "dtype is of type " + value.type_name() + ", expected a string");
+    refuse(where, std::string("dtype is of type ") + value.type_name() + ", expected a string");
   const std::string& name = value.get_ref<const std::string&>();
   const auto found = std::find_if(std::begin(file_dtypes), std::end(file_dtypes),
                                   [&](const FileDType& known) { return name == known.name; });
   if (found == std::end(file_dtypes))
-    throw InputError(where + "dtype is " + quoted(name) +
-                     ", expected one of the safetensors format");
+    refuse(where, "dtype is " + quoted(name) + ", expected one of the safetensors format");
   return *found;
 }
 
-std::vector<uint64_t> sizes(const json& value, const std::string& what) {
+std::vector<uint64_t> sizes(const json& value, const std::string& where, const std::string& field) {
   if (!value.is_array())
-    throw InputError(what + " is of type " + value.type_name() + ", expected an array");
+    refuse(where, field + " is of type " + value.type_name() + ", expected an array");
   std::vector<uint64_t> out;
   for (const json& element : value) {
     if (!element.is_number_unsigned())
-      throw InputError(what + " holds " + quoted(element.dump()) +
-                       ", expected integers from 0 to 2^64-1");
+      refuse(where,
+             field + " holds " + quoted(element.dump()) + ", expected integers from 0 to 2^64-1");
     out.push_back(element.get<uint64_t>());
   }
   return out;
@@ -63,18 +62,19 @@ std::vector<uint64_t> sizes(const json& value, const std::string& what) {
 
 void check_fields(const json& entry, const std::string& where) {
   if (!entry.is_object())
-    throw InputError(where + "is of type " + entry.type_name() + ", expected an object");
+    refuse(where, std::string("is of type ") + entry.type_name() + ", expected an object");
   for (const char* field : {"dtype", "shape", "data_offsets"})
-    if (!entry.contains(field)) throw InputError(where + "has no " + field);
+    if (!entry.contains(field)) refuse(where, std::string("has no ") + field + ", expected one");
   for (const auto& [field, value] : entry.items())
     if (field != "dtype" && field != "shape" && field != "data_offsets")
-      throw InputError(where + "has the unknown field " + quoted(field));
+      refuse(where,
+             "has the unknown field " + quoted(field) + ", expected dtype, shape and data_offsets");
 }
 
 // One entry of the header; `data` is where the file's offsets count from.
 StoredTensor read_entry(const MappedFile& file, const std::string& name, const json& entry,
                         std::span<const std::byte> data) {
-  const std::string where = file.path().string() + ": tensor " + quoted(name) + ": ";
+  const std::string where = file.path().string() + ": tensor " + quoted(name);
   check_fields(entry, where);
   StoredTensor tensor;
   tensor.file = file.path();
@@ -84,20 +84,22 @@ StoredTensor read_entry(const MappedFile& file, const std::string& name, const j
     tensor.dtype = *dtype.usable;
   else
     tensor.unsupported_dtype = dtype.name;
-  tensor.shape = sizes(entry["shape"], where + "shape");
-  const std::vector<uint64_t> offsets = sizes(entry["data_offsets"], where + "data_offsets");
+  tensor.shape = sizes(entry["shape"], where, "shape");
+  const std::vector<uint64_t> offsets = sizes(entry["data_offsets"], where, "data_offsets");
   if (offsets.size() != 2 || offsets[0] > offsets[1] || offsets[1] > data.size())
-    throw InputError(where + "data_offsets are " + shape_text(offsets) +
-                     ", expected [begin, end] within the " + std::to_string(data.size()) +
-                     " bytes of data; the file may be truncated");
+    refuse(where,
+           "data_offsets are " + shape_text(offsets) + ", expected [begin, end] within the " +
+               std::to_string(data.size()) + " bytes of data",
+           "the file may be truncated: download it again");
   std::vector<uint64_t> bit_factors = tensor.shape;
   bit_factors.push_back(dtype.bits);
   const std::optional<uint64_t> bits = product(bit_factors);
   tensor.bytes = offsets[1] - offsets[0];
   if (!bits || *bits % 8 != 0 || *bits / 8 != tensor.bytes)
-    throw InputError(where + "shape " + shape_text(tensor.shape) + " of " + dtype.name + " takes " +
-                     (bits ? std::to_string(*bits / 8) : "more than 2^61") +
-                     " bytes, but data_offsets span " + std::to_string(tensor.bytes));
+    refuse(where, "shape " + shape_text(tensor.shape) + " of " + dtype.name + " takes " +
+                      (bits ? std::to_string(*bits / 8) : "more than 2^61") +
+                      " bytes, expected the " + std::to_string(tensor.bytes) +
+                      " that data_offsets span");
   tensor.data = data.data() + offsets[0];
   return tensor;
 }
@@ -108,28 +110,33 @@ json read_header(const MappedFile& file) {
   constexpr std::string_view pointer = "version https://git-lfs";
   if (bytes.size() >= pointer.size() &&
       std::memcmp(bytes.data(), pointer.data(), pointer.size()) == 0)
-    throw InputError(name + ": is a git-lfs pointer, not the file itself; run git lfs pull");
+    refuse(name, "is a git-lfs pointer, expected the file itself", "run git lfs pull");
   if (bytes.size() < 8)
-    throw InputError(name + ": holds " + std::to_string(bytes.size()) +
-                     " bytes, expected a safetensors file (8 bytes of header length first)");
+    refuse(name,
+           "holds " + std::to_string(bytes.size()) +
+               " bytes, expected a safetensors file (8 bytes of header length first)",
+           "download it again");
   const uint64_t length = load<uint64_t>(bytes.data());
   if (length == 0 || length > longest_header || length > bytes.size() - 8)
-    throw InputError(name + ": header length is " + std::to_string(length) + " in a file of " +
-                     std::to_string(bytes.size()) +
-                     " bytes; not a safetensors file, or truncated (download it again)");
+    refuse(name,
+           "header length is " + std::to_string(length) + " in a file of " +
+               std::to_string(bytes.size()) + " bytes, expected a header that fits",
+           "no safetensors file, or truncated: download it again");
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + 8, length);
-  if (text.front() != '{') throw InputError(name + ": header does not start with '{'");
+  if (text.front() != '{')
+    refuse(name,
+           "header starts with " + quoted(std::string(text.substr(0, 1))) + ", expected \"{\"");
   return parse_json(text, name + ": header");
 }
 
 void check_metadata(const MappedFile& file, const json& metadata) {
-  const std::string where = file.path().string() + ": __metadata__ ";
+  const std::string where = file.path().string() + ": __metadata__";
   if (!metadata.is_object())
-    throw InputError(where + "is of type " + metadata.type_name() + ", expected an object");
+    refuse(where, std::string("is of type ") + metadata.type_name() + ", expected an object");
   for (const auto& [key, value] : metadata.items())
     if (!value.is_string())
-      throw InputError(where + "value of " + quoted(key) + " is of type " + value.type_name() +
-                       ", expected a string");
+      refuse(where, "value of " + quoted(key) + " is of type " + value.type_name() +
+                        ", expected a string");
 }
 
 // Every byte of the data belongs to exactly one tensor.
@@ -144,14 +151,15 @@ void check_contiguous(const MappedFile& file, const std::map<std::string, Stored
   for (const StoredTensor* tensor : in_order) {
     const uint64_t begin = tensor->data - data.data();
     if (begin != end)
-      throw InputError(file.path().string() + ": tensor " + quoted(tensor->stored_name) +
-                       ": data_offsets begin at " + std::to_string(begin) + ", expected " +
-                       std::to_string(end) + (begin < end ? " (overlap)" : " (gap)"));
+      refuse(file.path().string() + ": tensor " + quoted(tensor->stored_name),
+             "data_offsets begin at " + std::to_string(begin) + ", expected " +
+                 std::to_string(end) + (begin < end ? " (overlap)" : " (gap)"));
     end = begin + tensor->bytes;
   }
   if (end != data.size())
-    throw InputError(file.path().string() + ": holds " + std::to_string(data.size()) +
-                     " bytes of data, but its tensors take " + std::to_string(end));
+    refuse(file.path().string(), "holds " + std::to_string(data.size()) +
+                                     " bytes of data, expected the " + std::to_string(end) +
+                                     " that its tensors take");
 }
 
 const MappedFile& map_file(const fs::path& path,
@@ -166,8 +174,8 @@ void check_shard_name(const fs::path& index, const std::string& name) {
       name.find_first_of("/\\") == std::string::npos &&
       std::none_of(name.begin(), name.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; });
   if (!plain)
-    throw InputError(index.string() + ": weight_map names the file " + quoted(name) +
-                     ", expected a plain file name in the same folder");
+    refuse(index.string(), "weight_map names the file " + quoted(name) +
+                               ", expected a plain file name in the same folder");
 }
 
 // Tensor name -> shard. `metadata.total_size` is not checked: it is often wrong, and nothing needs
@@ -176,18 +184,20 @@ std::map<std::string, std::string> read_index(const fs::path& index) {
   const json document = read_json_file(index, longest_header);
   if (!document.is_object() || !document.contains("weight_map") ||
       !document["weight_map"].is_object() || document["weight_map"].empty())
-    throw InputError(index.string() +
-                     ": has no weight_map, expected an object from tensor names to file names");
+    refuse(index.string(), "has no weight_map, expected an object from tensor names to file names");
   std::map<std::string, std::string> shard_of;
   for (const auto& [name, shard] : document["weight_map"].items()) {
     if (!shard.is_string())
-      throw InputError(index.string() + ": weight_map value of " + quoted(name) + " is of type " +
-                       shard.type_name() + ", expected a file name");
+      refuse(index.string(), "weight_map value of " + quoted(name) + " is of type " +
+                                 shard.type_name() + ", expected a file name");
     check_shard_name(index, shard.get_ref<const std::string&>());
     shard_of[name] = shard.get<std::string>();
   }
   return shard_of;
 }
+
+constexpr const char* index_name = "model.safetensors.index.json";
+constexpr const char* from_one_model = "download the index and all its shards again";
 
 // LLaMA-1 conversions left tables of RoPE frequencies in the shards, not always in the index.
 bool is_stray(const std::string& name) {
@@ -200,10 +210,12 @@ void add_shard(std::map<std::string, StoredTensor>& all, const MappedFile& file,
     const auto expected = shard_of.find(name);
     if (expected == shard_of.end() && is_stray(name)) continue;
     if (expected == shard_of.end() || expected->second != shard)
-      throw InputError(file.path().string() + ": holds tensor " + quoted(name) +
-                       ", but model.safetensors.index.json " +
-                       (expected == shard_of.end() ? "does not name it"
-                                                   : "puts it in " + quoted(expected->second)));
+      refuse(file.path().string(),
+             "holds tensor " + quoted(name) + ", expected only those that " + index_name +
+                 " puts there (this one " +
+                 (expected == shard_of.end() ? "it does not name)"
+                                             : "in " + quoted(expected->second) + ")"),
+             from_one_model);
     all.emplace(name, tensor);
   }
 }
@@ -228,7 +240,7 @@ std::map<std::string, StoredTensor> read_safetensors(const MappedFile& file) {
 void read_safetensors_folder(Checkpoint& checkpoint) {
   // In transformers' order: the single file wins over an index beside it.
   const fs::path single = checkpoint.path_ / "model.safetensors";
-  const fs::path index = checkpoint.path_ / "model.safetensors.index.json";
+  const fs::path index = checkpoint.path_ / index_name;
   if (is_present(single)) {
     checkpoint.tensors_ = read_safetensors(map_file(single, checkpoint.files_));
     return;
@@ -243,9 +255,9 @@ void read_safetensors_folder(Checkpoint& checkpoint) {
   }
   for (const auto& [name, shard] : shard_of)
     if (!checkpoint.has(name))
-      throw InputError(
-          (checkpoint.path_ / shard).string() + ": holds no tensor " + quoted(name) +
-          ", but model.safetensors.index.json puts it there; the download is incomplete");
+      refuse((checkpoint.path_ / shard).string(),
+             "holds no tensor " + quoted(name) + ", expected as " + index_name + " puts it there",
+             from_one_model);
 }
 
 }  // namespace sinkref

@@ -173,11 +173,14 @@ int trace_with(const Options& options, const Model& model) {
   if (has_logits) fingerprint.attach(hooks);
   forward.run(batch, hooks);
   writer.commit();
-  ordered_json done = {{"out", *options.out}, {"bytes", writer.bytes()},
+  ordered_json done = {{"out", *options.out},
+                       {"bytes", writer.bytes()},
                        {"weights_sha256", metadata["weights_sha256"]}};
   if (has_logits) done["fingerprint"] = fingerprint.text(metadata["weights_sha256"]);
-  if (options.json) std::cout << dumped(done) << '\n';
-  else if (has_logits) say("fingerprint " + done["fingerprint"].get<std::string>());
+  if (options.json)
+    std::cout << dumped(done) << '\n';
+  else if (has_logits)
+    say("fingerprint " + done["fingerprint"].get<std::string>());
   return 0;
 }
 
@@ -207,12 +210,17 @@ int tokenize(const Options& options) {
   }
   for (int id : ids)
     if (id < 0 || static_cast<size_t>(id) >= tokenizer->vocab_size())
-      throw InputError("token id " + std::to_string(id) + " is not in the vocabulary; expected 0 to " +
-                       std::to_string(tokenizer->vocab_size() - 1));
+      refuse(options.model,
+             "token id " + std::to_string(id) +
+                 " is not in the tokenizer's vocabulary, expected 0 to " +
+                 std::to_string(tokenizer->vocab_size() - 1),
+             "give ids of this model");
   ordered_json pieces = ordered_json::array();
   for (int id : ids) pieces.push_back(tokenizer->piece(id));
   if (options.json) {
-    std::cout << dumped({{"tokens", ids}, {"pieces", pieces}, {"text", tokenizer->decode(ids)},
+    std::cout << dumped({{"tokens", ids},
+                         {"pieces", pieces},
+                         {"text", tokenizer->decode(ids)},
                          {"tokenizer", tokenizer->description()}})
               << '\n';
     return 0;

@@ -18,45 +18,51 @@ int one_id(std::string_view text, const std::string& option) {
   int value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size() || text.empty() || value < 0)
-    throw InputError(option + ": " + quoted(std::string(text)) +
-                     " is not a token id; expected whole numbers as 1,2,3");
+    refuse(option, quoted(std::string(text)) + " is not a token id, expected 0 to 2147483647",
+           "give whole numbers as 1,2,3");
   return value;
 }
 
 /// "1,2,5x100"
 std::vector<int> parse_ids(const std::string& text, const std::string& option) {
   std::vector<int> ids;
-  if (text.empty()) throw InputError(option + ": is empty; expected at least one token id");
+  if (text.empty())
+    refuse(option, "is empty, expected at least one token id", "give whole numbers as 1,2,3");
   for (size_t begin = 0; begin <= text.size();) {
     const size_t comma = std::min(text.find(',', begin), text.size());
     const std::string_view part = std::string_view(text).substr(begin, comma - begin);
     const size_t times = part.find('x');
     const int id = one_id(part.substr(0, times), option);
-    const std::string_view repeats =
-        times == std::string_view::npos ? "1" : part.substr(times + 1);
+    const std::string_view repeats = times == std::string_view::npos ? "1" : part.substr(times + 1);
     int count = 0;
     const auto [end, error] =
         std::from_chars(repeats.data(), repeats.data() + repeats.size(), count);
     if (error != std::errc() || end != repeats.data() + repeats.size() || count < 1 ||
         count > 1'000'000)
-      throw InputError(option + ": " + quoted(std::string(part)) +
-                       " is not a repeated token; expected TOKENxTIMES with 1 to 1000000 times");
+      refuse(option,
+             quoted(std::string(part)) + " is not a repeated token, expected 1 to 1000000 times",
+             "give it as TOKENxTIMES, as 5x100");
     if (part.starts_with("0x"))
-      throw InputError(option + ": " + quoted(std::string(part)) +
-                       " looks hexadecimal; expected decimal ids (token 0 is repeated as 0,0,0)");
+      refuse(option, quoted(std::string(part)) + " looks hexadecimal, expected decimal ids",
+             "token 0 is repeated as 0,0,0");
+    constexpr size_t most = 10'000'000;
+    if (ids.size() + static_cast<size_t>(count) > most)
+      refuse(option, "holds more tokens, expected at most " + std::to_string(most), "shorten it");
     ids.insert(ids.end(), static_cast<size_t>(count), id);
     begin = comma + 1;
   }
   return ids;
 }
 
+constexpr const char* list_remedy = "give a JSON list of whole numbers, or a list of such lists";
+
 std::vector<int> json_ids(const nlohmann::json& list, const std::string& file) {
   std::vector<int> ids;
-  if (list.empty()) throw InputError(file + ": holds an empty list; expected token ids");
+  if (list.empty()) refuse(file, "holds an empty list, expected token ids", list_remedy);
   for (const nlohmann::json& id : list) {
     if (!id.is_number_integer() || id < 0 || id > 2147483647)
-      throw InputError(file + ": holds " + quoted(id.dump().substr(0, 40)) +
-                       ", expected token ids (whole numbers from 0)");
+      refuse(file, "holds " + quoted(id.dump().substr(0, 40)) + ", expected token ids",
+             list_remedy);
     ids.push_back(id.get<int>());
   }
   return ids;
@@ -65,12 +71,15 @@ std::vector<int> json_ids(const nlohmann::json& list, const std::string& file) {
 std::vector<std::vector<int>> read_ids_file(const std::string& file) {
   const nlohmann::json list = read_json_file(file);
   if (!list.is_array() || list.empty())
-    throw InputError(file + ": expected a JSON list of token ids, or a list of such lists");
+    refuse(file,
+           std::string("holds JSON of type ") + list.type_name() + (list.empty() ? ", empty" : "") +
+               ", expected token ids",
+           list_remedy);
   if (!list[0].is_array()) return {json_ids(list, file)};
   std::vector<std::vector<int>> batch;
   for (const nlohmann::json& sequence : list) {
     if (!sequence.is_array())
-      throw InputError(file + ": mixes token ids and lists; expected one or the other");
+      refuse(file, "mixes token ids and lists, expected one or the other", list_remedy);
     batch.push_back(json_ids(sequence, file));
   }
   return batch;
@@ -78,7 +87,9 @@ std::vector<std::vector<int>> read_ids_file(const std::string& file) {
 
 std::vector<std::vector<int>> encode_prompt(const Options& options, const Checkpoint& checkpoint,
                                             const std::string& text, const std::string& option) {
-  if (text.empty()) throw InputError(option + ": the prompt is empty; expected some text");
+  if (text.empty())
+    refuse(option, "the prompt is empty, expected some text",
+           "sinkref tokenize shows what no text becomes");
   return {Tokenizer::open(checkpoint)->encode(text, options.bos)};
 }
 
@@ -88,8 +99,8 @@ std::vector<std::vector<int>> read_tokens(const Options& o, const Checkpoint& ch
   const int given = o.prompt.has_value() + o.prompt_file.has_value() + o.tokens.has_value() +
                     o.tokens_file.has_value();
   if (given != 1)
-    throw InputError("expected exactly one of --prompt, --prompt-file, --tokens, --tokens-file; "
-                     "found " + std::to_string(given));
+    refuse("prompt", "found " + std::to_string(given) + ", expected exactly one",
+           "give one of --prompt, --prompt-file, --tokens, --tokens-file");
   if (o.tokens) return {parse_ids(*o.tokens, "--tokens")};
   if (o.tokens_file) return read_ids_file(*o.tokens_file);
   if (o.prompt) return encode_prompt(o, checkpoint, *o.prompt, "--prompt");
@@ -99,8 +110,8 @@ std::vector<std::vector<int>> read_tokens(const Options& o, const Checkpoint& ch
 std::vector<int> read_one_sequence(const Options& o, const Checkpoint& checkpoint) {
   std::vector<std::vector<int>> batch = read_tokens(o, checkpoint);
   if (batch.size() != 1)
-    throw InputError("--tokens-file: holds " + std::to_string(batch.size()) +
-                     " sequences; this command takes one");
+    refuse(*o.tokens_file, "holds " + std::to_string(batch.size()) + " sequences, expected one",
+           "give this command one list of ids");
   return std::move(batch[0]);
 }
 
@@ -128,6 +139,8 @@ std::vector<Neurons> chosen_ablation(const Options& options, const Model& model)
   return parse_neurons(options.ablate, "--ablate", model.config());
 }
 
-void say(const std::string& text) { std::cerr << text << '\n'; }
+void say(const std::string& text) {
+  std::cerr << text << '\n';
+}
 
 }  // namespace sinkref::cli

@@ -23,9 +23,9 @@ std::vector<int> read_one_sequence(const Options& options, const Checkpoint& che
 SinkInputs patch_inputs(const Options& options, const Model& model);
 
 /// What sink and report run on: built-in text and words (or --word, --prefix), or, for a model
-/// without a tokenizer, the ids of --tokens or --tokens-file. Every condition and the samples of the
-/// sink metric. Repeats that were not asked for are cut to what the model's context holds, and `say`
-/// tells; ones that were and do not fit are an InputError.
+/// without a tokenizer, the ids of --tokens or --tokens-file. Every condition and the samples of
+/// the sink metric. Repeats that were not asked for are cut to what the model's context holds, and
+/// `say` tells; ones that were and do not fit are an InputError.
 ReportInputs report_inputs(const Options& options, const Model& model);
 
 /// The same without conditions and samples: the sink analysis alone.

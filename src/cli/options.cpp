@@ -6,6 +6,7 @@
 #include <iostream>
 
 #include "sinkref/error.h"
+#include "sinkref/hooks.h"
 
 namespace sinkref::cli {
 
@@ -137,10 +138,21 @@ po::options_description describe(const Command& command) {
   return all;
 }
 
+/// The names that --hooks matches, in the order in which they are computed.
+std::string hooks_text() {
+  std::string text = "\nHooks (layer 0 stands for every layer):\n";
+  for (const Hook hook : all_hooks(1)) {
+    const std::string name = hook_name(hook);
+    text += "  " + name + std::string(name.size() < 32 ? 32 - name.size() : 1, ' ') +
+            hook_meaning(hook.point) + '\n';
+  }
+  return text;
+}
+
 void print_help(const Command& command, const po::options_description& options) {
   std::cout << "sinkref " << command.name << ": " << command.summary << "\n\nExample:\n  "
             << command.example << "\n\n"
-            << options
+            << options << (options.find_nothrow("hooks", false) ? hooks_text() : "")
             << "\nExit: 0 done, 1 a check failed, 2 bad input or usage, 3 internal error.\n";
 }
 

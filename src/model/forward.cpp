@@ -135,9 +135,10 @@ void Forward<T>::require_finite(const Matrix<T>& values, const std::string& what
     finite &= std::fabs(values.values[i]) <= std::numeric_limits<T>::max();
   if (finite) return;
   model_.require_finite_weights(depth_);
-  throw InputError(model_.checkpoint().path().string() + ": " + what + " is not finite, though all " +
-                   "weights are: " + (sizeof(T) == 4 ? "fp32" : "fp64") + " overflows" +
-                   (sizeof(T) == 4 ? "; try --precision fp64" : ""));
+  refuse(model_.checkpoint().path().string(),
+         what + " is not finite, expected it to be as all weights are: " +
+             (sizeof(T) == 4 ? "fp32 overflows" : "fp64 overflows"),
+         sizeof(T) == 4 ? "try --precision fp64" : "choose another model or prompt");
 }
 
 template <class T>
@@ -167,14 +168,18 @@ template <class T>
 void Forward<T>::check(const std::vector<int>& tokens, size_t before) const {
   const ModelConfig& c = model_.config();
   const size_t length = before + tokens.size();
-  if (tokens.empty()) throw InputError("the prompt is empty; expected at least one token");
+  if (tokens.empty()) refuse("the prompt", "is empty, expected at least one token", "give a text or ids");
   if (length > c.max_positions)
-    throw InputError("the input is " + std::to_string(length) + " tokens long, the model's limit "
-                     "is " + std::to_string(c.max_positions) + "; shorten it");
+    refuse(model_.checkpoint().path().string(),
+           "the input is " + std::to_string(length) + " tokens long, expected at most the model's limit of " +
+               std::to_string(c.max_positions),
+           "shorten it");
   for (int token : tokens)
     if (token < 0 || static_cast<size_t>(token) >= c.vocab_size)
-      throw InputError("token id " + std::to_string(token) + " is not in the vocabulary; "
-                       "expected 0 to " + std::to_string(c.vocab_size - 1));
+      refuse(model_.checkpoint().path().string(),
+             "token id " + std::to_string(token) + " is not in the vocabulary, expected 0 to " +
+                 std::to_string(c.vocab_size - 1),
+             "sinkref tokenize shows the ids of a text");
 }
 
 template <class T>

@@ -14,33 +14,34 @@ struct PointName {
   HookPoint point;
   const char* name;
   bool in_block;
+  const char* meaning;
 };
 
 constexpr PointName points[] = {
-    {HookPoint::Embed, "hook_embed", false},
-    {HookPoint::ResidPre, "hook_resid_pre", true},           // residual before attention
-    {HookPoint::Ln1Scale, "ln1.hook_scale", true},           // sqrt(mean(x²) + eps)
-    {HookPoint::Ln1Normalized, "ln1.hook_normalized", true}, // x / scale, before the weight
-    {HookPoint::Q, "attn.hook_q", true},                     // before RoPE
-    {HookPoint::K, "attn.hook_k", true},
-    {HookPoint::V, "attn.hook_v", true},
-    {HookPoint::RotQ, "attn.hook_rot_q", true},              // after RoPE
-    {HookPoint::RotK, "attn.hook_rot_k", true},
-    {HookPoint::AttnScores, "attn.hook_attn_scores", true},  // scaled and masked
-    {HookPoint::Pattern, "attn.hook_pattern", true},         // after softmax
-    {HookPoint::Z, "attn.hook_z", true},                     // pattern · v
-    {HookPoint::AttnOut, "hook_attn_out", true},             // what attention adds
-    {HookPoint::ResidMid, "hook_resid_mid", true},
-    {HookPoint::Ln2Scale, "ln2.hook_scale", true},
-    {HookPoint::Ln2Normalized, "ln2.hook_normalized", true},
-    {HookPoint::Pre, "mlp.hook_pre", true},                  // gate
-    {HookPoint::PreLinear, "mlp.hook_pre_linear", true},     // up
-    {HookPoint::Post, "mlp.hook_post", true},                // silu(gate) · up: the neurons
-    {HookPoint::MlpOut, "hook_mlp_out", true},
-    {HookPoint::ResidPost, "hook_resid_post", true},
-    {HookPoint::LnFinalScale, "ln_final.hook_scale", false},
-    {HookPoint::LnFinalNormalized, "ln_final.hook_normalized", false},
-    {HookPoint::Logits, "logits", false},
+    {HookPoint::Embed, "hook_embed", false, "the embedding"},
+    {HookPoint::ResidPre, "hook_resid_pre", true, "residual stream before attention"},
+    {HookPoint::Ln1Scale, "ln1.hook_scale", true, "sqrt(mean(x^2) + eps)"},
+    {HookPoint::Ln1Normalized, "ln1.hook_normalized", true, "x / scale, before the weight"},
+    {HookPoint::Q, "attn.hook_q", true, "before RoPE"},
+    {HookPoint::K, "attn.hook_k", true, "before RoPE"},
+    {HookPoint::V, "attn.hook_v", true, "values"},
+    {HookPoint::RotQ, "attn.hook_rot_q", true, "after RoPE"},
+    {HookPoint::RotK, "attn.hook_rot_k", true, "after RoPE"},
+    {HookPoint::AttnScores, "attn.hook_attn_scores", true, "scaled and masked"},
+    {HookPoint::Pattern, "attn.hook_pattern", true, "after softmax"},
+    {HookPoint::Z, "attn.hook_z", true, "pattern times v"},
+    {HookPoint::AttnOut, "hook_attn_out", true, "what attention adds"},
+    {HookPoint::ResidMid, "hook_resid_mid", true, "residual stream before the MLP"},
+    {HookPoint::Ln2Scale, "ln2.hook_scale", true, "as ln1"},
+    {HookPoint::Ln2Normalized, "ln2.hook_normalized", true, "as ln1"},
+    {HookPoint::Pre, "mlp.hook_pre", true, "gate"},
+    {HookPoint::PreLinear, "mlp.hook_pre_linear", true, "up"},
+    {HookPoint::Post, "mlp.hook_post", true, "silu(gate) * up: the neurons"},
+    {HookPoint::MlpOut, "hook_mlp_out", true, "what the MLP adds"},
+    {HookPoint::ResidPost, "hook_resid_post", true, "residual stream after the block"},
+    {HookPoint::LnFinalScale, "ln_final.hook_scale", false, "as ln1"},
+    {HookPoint::LnFinalNormalized, "ln_final.hook_normalized", false, "as ln1"},
+    {HookPoint::Logits, "logits", false, "of every position"},
 };
 
 size_t edit_distance(std::string_view a, std::string_view b) {
@@ -72,6 +73,10 @@ std::vector<std::string> split_globs(const std::string& globs) {
 std::string hook_name(Hook hook) {
   const PointName& p = points[static_cast<size_t>(hook.point)];
   return p.in_block ? "blocks." + std::to_string(hook.layer) + "." + p.name : p.name;
+}
+
+std::string hook_meaning(HookPoint point) {
+  return points[static_cast<size_t>(point)].meaning;
 }
 
 std::vector<Hook> all_hooks(size_t layers) {
@@ -129,20 +134,27 @@ std::vector<size_t> hook_shape(HookPoint point, const ModelConfig& config) {
   switch (point) {
     case HookPoint::Ln1Scale:
     case HookPoint::Ln2Scale:
-    case HookPoint::LnFinalScale: return {1};
+    case HookPoint::LnFinalScale:
+      return {1};
     case HookPoint::Q:
     case HookPoint::RotQ:
-    case HookPoint::Z: return {config.heads, config.head_dim};
+    case HookPoint::Z:
+      return {config.heads, config.head_dim};
     case HookPoint::K:
     case HookPoint::V:
-    case HookPoint::RotK: return {config.kv_heads, config.head_dim};
+    case HookPoint::RotK:
+      return {config.kv_heads, config.head_dim};
     case HookPoint::AttnScores:
-    case HookPoint::Pattern: return {config.heads};
+    case HookPoint::Pattern:
+      return {config.heads};
     case HookPoint::Pre:
     case HookPoint::PreLinear:
-    case HookPoint::Post: return {config.intermediate_size};
-    case HookPoint::Logits: return {config.vocab_size};
-    default: return {config.hidden_size};
+    case HookPoint::Post:
+      return {config.intermediate_size};
+    case HookPoint::Logits:
+      return {config.vocab_size};
+    default:
+      return {config.hidden_size};
   }
 }
 

@@ -40,10 +40,10 @@ void require_finite(const Checkpoint& checkpoint, const Model::Needed& tensor, s
   for (size_t i = 0; i < row.size(); ++i) {
     if (std::isfinite(row[i])) continue;
     const StoredTensor& stored = checkpoint.tensor(tensor.name, tensor.shape);
-    throw InputError(stored.file.string() + ": tensor " + quoted(stored.stored_name) + " holds " +
-                     (std::isnan(row[i]) ? "NaN" : "an infinity") + " at row " + std::to_string(r) +
-                     ", column " + std::to_string(i) +
-                     ", expected finite weights; get the file again");
+    refuse(stored.file.string() + ": tensor " + quoted(stored.stored_name),
+           std::string("holds ") + (std::isnan(row[i]) ? "NaN" : "an infinity") + " at row " +
+               std::to_string(r) + ", column " + std::to_string(i) + ", expected finite weights",
+           "get the file again");
   }
 }
 
@@ -58,22 +58,27 @@ std::string values_sha256(const Checkpoint& checkpoint, const Model::Needed& ten
 
 constexpr const char* embedding_name = "model.embed_tokens.weight";
 
-std::string block_name(size_t layer) { return "model.layers." + std::to_string(layer) + "."; }
+std::string block_name(size_t layer) {
+  return "model.layers." + std::to_string(layer) + ".";
+}
 
 }  // namespace
 
-Model Model::open(const std::filesystem::path& path) { return Model(Checkpoint::open(path)); }
+Model Model::open(const std::filesystem::path& path) {
+  return Model(Checkpoint::open(path));
+}
 
 Model::Model(Checkpoint checkpoint) : Model(checkpoint, read_config(checkpoint)) {}
 
 Model::Model(Checkpoint checkpoint, ModelConfig config, Edit edit)
     : checkpoint_(std::move(checkpoint)), config_(std::move(config)), edit_(std::move(edit)) {
-  for (const Needed& needed : needed_tensors()) checkpoint_.tensor(needed.name, needed.shape);
   const std::vector<uint64_t> shape = {config_.vocab_size, config_.hidden_size};
   embedding_ = checkpoint_.matrix(embedding_name, shape);
+  for (const Needed& needed : needed_tensors()) checkpoint_.tensor(needed.name, needed.shape);
   lm_head_ = config_.tied_output ? embedding_ : checkpoint_.matrix("lm_head.weight", shape);
   inv_freq_ = rope_inv_freq(config_);
   layers_.resize(config_.layers);
+  checkpoint_.forget_vocabulary();
 }
 
 std::vector<float> Model::final_norm() const {

@@ -39,14 +39,16 @@ void remove_unfinished_files() noexcept {
 
 OutputFile::OutputFile(const fs::path& path, bool overwrite) : path_(path), overwrite_(overwrite) {
   std::error_code ignored;
-  if (path_.empty()) throw InputError("the name of the output file is empty; expected a file");
+  if (path_.empty()) refuse("output file", "its name is empty, expected a file", "give a name");
   if (fs::is_directory(path_, ignored))
-    throw InputError(path_.string() + ": is a folder; expected the name of a file to write");
+    refuse(path_.string(), "is a folder, expected the name of a file to write",
+           "choose another name");
   if (!overwrite_ && fs::exists(fs::symlink_status(path_, ignored)))
-    throw InputError(path_.string() + ": exists already; choose another name or add --force");
+    refuse(path_.string(), "exists already, expected no such file",
+           "choose another name or add --force");
   // Renaming over a device or a FIFO would destroy it for everyone.
   if (fs::exists(path_, ignored) && !fs::is_regular_file(path_, ignored))
-    throw InputError(path_.string() + ": is no regular file; choose another name");
+    refuse(path_.string(), "is no regular file, expected one or none", "choose another name");
   temporary_ = path_;
   temporary_ += ".partial-" + std::to_string(::getpid());
   slot_ = list_unfinished(temporary_.c_str());
@@ -66,8 +68,9 @@ OutputFile::~OutputFile() {
 }
 
 void OutputFile::fail(const std::string& action, int error) const {
-  throw InputError(path_.string() + ": " + action + ": " + std::strerror(error) +
-                   "; nothing was left behind");
+  refuse(path_.string(),
+         action + ": " + std::strerror(error) + ", expected a writable folder with room",
+         "nothing was left behind; choose another place");
 }
 
 void OutputFile::resize(size_t bytes) {

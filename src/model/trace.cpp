@@ -122,8 +122,7 @@ void TraceWriter<T>::write_attention(const Slot& slot, const Activation<T>& acti
     const Row& row = activation.rows[r];
     std::copy_n(activation.row(r), activation.width, whole.begin());
     const size_t index = (row.sequence * heads_ + activation.head) * longest_ + row.position;
-    file_.write_at(slot.offset + index * longest_ * sizeof(T), whole.data(),
-                   longest_ * sizeof(T));
+    file_.write_at(slot.offset + index * longest_ * sizeof(T), whole.data(), longest_ * sizeof(T));
   }
 }
 
@@ -178,11 +177,14 @@ std::vector<std::string> TraceFile::names() const {
 const StoredTensor& TraceFile::tensor(const std::string& name) const {
   const auto found = tensors_.find(name);
   if (found == tensors_.end())
-    throw InputError(path_.string() + ": has no tensor " + quoted(name));
+    refuse(path_.string(), "has no tensor " + quoted(name) + ", expected it",
+           "trace it with --hooks");
   return found->second;
 }
 
-std::vector<uint64_t> TraceFile::shape(const std::string& name) const { return tensor(name).shape; }
+std::vector<uint64_t> TraceFile::shape(const std::string& name) const {
+  return tensor(name).shape;
+}
 
 std::vector<double> TraceFile::values(const std::string& name) const {
   const StoredTensor& stored = tensor(name);
@@ -208,8 +210,8 @@ void read_values(const StoredTensor& tensor, size_t begin, size_t count, double*
     std::copy(widened.begin(), widened.end(), out);
     return;
   }
-  throw InputError(tensor.file.string() + ": tensor " + quoted(tensor.stored_name) +
-                   " has a dtype other than F32, F16, BF16, F64 and I64");
+  refuse(tensor.file.string() + ": tensor " + quoted(tensor.stored_name),
+         "has another dtype, expected F32, F16, BF16, F64 or I64", "convert it to one of these");
 }
 
 }  // namespace sinkref

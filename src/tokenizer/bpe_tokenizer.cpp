@@ -135,12 +135,12 @@ class BpeTokenizer : public Tokenizer {
     ids_.reserve(tokens.size());
     for (size_t id = 0; id < tokens.size(); ++id) {
       if (!is_utf8(tokens[id]))
-        throw InputError(model_.name + ": token " + std::to_string(id) + " " + quoted(tokens[id]) +
-                         " is not UTF-8; get the file again");
+        refuse(model_.name,
+               "token " + std::to_string(id) + " is " + quoted(tokens[id]) + ", expected UTF-8");
       if (tokens[id].empty()) continue;
       if (!ids_.emplace(tokens[id], static_cast<int>(id)).second)
-        throw InputError(model_.name + ": token " + quoted(tokens[id]) +
-                         " stands twice in the vocabulary, expected once; get the file again");
+        refuse(model_.name,
+               "token " + quoted(tokens[id]) + " stands twice in the vocabulary, expected once");
     }
   }
 
@@ -151,9 +151,9 @@ class BpeTokenizer : public Tokenizer {
       const Merge merge{rank++, merge_part(std::string(left).append(right), rank)};
       const uint64_t key = pair_key(merge_part(left, rank), merge_part(right, rank));
       if (!merges_.emplace(key, merge).second)
-        throw InputError(model_.name + ": merge " + std::to_string(merge.rank) + " " +
-                         quoted(std::string(left).append(" ").append(right)) +
-                         " stands twice; get the file again");
+        refuse(model_.name, "merge " + std::to_string(merge.rank) + " " +
+                                quoted(std::string(left).append(" ").append(right)) +
+                                " stands twice, expected once");
     }
     model_.merges = {};
   }
@@ -161,8 +161,8 @@ class BpeTokenizer : public Tokenizer {
   int merge_part(std::string_view token, int number) const {
     const int id = id_of(token);
     if (id < 0)
-      throw InputError(model_.name + ": merge " + std::to_string(number) + " needs token " +
-                       quoted(std::string(token)) + ", which is not in the vocabulary; get the file again");
+      refuse(model_.name, "merge " + std::to_string(number) + " needs token " +
+                              quoted(std::string(token)) + ", expected one of the vocabulary");
     return id;
   }
 
@@ -173,7 +173,7 @@ class BpeTokenizer : public Tokenizer {
 
   void check_id(int id) const {
     if (id < 0 || static_cast<size_t>(id) >= model_.tokens.size() || model_.tokens[id].empty())
-      throw InputError(unknown_token(model_.name, id, vocab_size()));
+      refuse_token(model_.name, id, vocab_size());
   }
 
   void encode_piece(std::string_view piece, std::vector<int>& ids) const {
@@ -247,8 +247,8 @@ std::pair<std::string_view, std::string_view> parse_merge(std::string_view text,
   const size_t space = text.find(' ');
   if (space == text.npos || space == 0 || space + 1 == text.size() ||
       text.find(' ', space + 1) != text.npos)
-    throw InputError(name + ": merge " + quoted(std::string(text)) +
-                     ", expected two tokens with one space between them; get the file again");
+    refuse(name, "merge " + quoted(std::string(text)) +
+                     ", expected two tokens with one space between them");
   return {text.substr(0, space), text.substr(space + 1)};
 }
 

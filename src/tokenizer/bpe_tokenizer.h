@@ -21,7 +21,7 @@ struct BpeModel {
   /// The most wanted first; views of what the model was read from, which need only outlive the
   /// making of the tokenizer.
   std::vector<std::pair<std::string_view, std::string_view>> merges;
-  std::vector<AddedToken> added;                            ///< their ids are also in `tokens`
+  std::vector<AddedToken> added;  ///< their ids are also in `tokens`
   PreTokenizer pre_tokenizer;
   bool ignore_merges = false;  ///< a piece that is a token is not merged from its bytes
   bool adds_bos = false;

@@ -41,7 +41,7 @@ std::unique_ptr<Tokenizer> make_bpe_tokenizer(const nlohmann::json& json, const 
 std::unique_ptr<Tokenizer> make_tokenizer_from_gguf(
     const std::map<std::string, nlohmann::json>& metadata, const std::string& name);
 
-/// "model/tokenizer.json: token id 7 is not in the vocabulary …"
-std::string unknown_token(const std::string& name, int id, size_t vocab_size);
+/// Throws InputError for an id beyond the vocabulary.
+[[noreturn]] void refuse_token(const std::string& name, int id, size_t vocab_size);
 
 }  // namespace sinkref

@@ -38,9 +38,10 @@ class GgufVocabulary {
   std::unique_ptr<Tokenizer> make() {
     const std::string model = text("model");
     if (model.empty())
-      fail("has no tokenizer.ggml.model; it carries no tokenizer, give token ids instead");
+      fail("has no tokenizer.ggml.model, expected one to tokenize a text",
+           "give token ids instead");
     if (flag("add_eos_token", false))
-      fail("tokenizer.ggml.add_eos_token is true, expected false; sinkref appends no token");
+      fail("tokenizer.ggml.add_eos_token is true, expected false as sinkref appends no token");
     read_tokens();
     if (model == "llama") return make_sentencepiece();
     if (model == "gpt2") return make_bpe();
@@ -48,7 +49,10 @@ class GgufVocabulary {
   }
 
  private:
-  [[noreturn]] void fail(const std::string& what) const { throw InputError(name_ + ": " + what); }
+  [[noreturn]] void fail(const std::string& what,
+                         const std::string& remedy = "convert the model again") const {
+    refuse(name_, what, remedy);
+  }
 
   const json* find(const char* key) const {
     const auto found = metadata_.find(std::string("tokenizer.ggml.") + key);
@@ -57,7 +61,7 @@ class GgufVocabulary {
 
   [[noreturn]] void wrong_type(const char* key, const json& value, const char* expected) const {
     fail(std::string("tokenizer.ggml.") + key + " is " + value.type_name() + ", expected " +
-         expected + "; convert the model again");
+         expected);
   }
 
   std::string text(const char* key) const {
@@ -77,13 +81,12 @@ class GgufVocabulary {
   // An array as long as the vocabulary, or absent if that is allowed.
   const json* array(const char* key, size_t size, bool required) const {
     const json* value = find(key);
-    if (value == nullptr && required)
-      fail(std::string("has no tokenizer.ggml.") + key + "; convert the model again");
+    if (value == nullptr && required) fail(std::string("has no tokenizer.ggml.") + key);
     if (value == nullptr) return nullptr;
     if (!value->is_array()) wrong_type(key, *value, "an array");
     if (size != 0 && value->size() != size)
       fail(std::string("tokenizer.ggml.") + key + " has " + std::to_string(value->size()) +
-           " entries, expected " + std::to_string(size) + "; convert the model again");
+           " entries, expected " + std::to_string(size));
     return value;
   }
 
@@ -93,7 +96,7 @@ class GgufVocabulary {
     if (!value.is_number_integer()) wrong_type(key, value, "an integer");
     if (value < 0 || value >= pieces_.size())
       fail(std::string("tokenizer.ggml.") + key + " is " + value.dump() + ", expected 0 to " +
-           std::to_string(pieces_.size() - 1) + "; convert the model again");
+           std::to_string(pieces_.size() - 1));
     return value.get<int>();
   }
 
@@ -127,9 +130,9 @@ class GgufVocabulary {
 
   // The same library as for tokenizer.model, so both formats give the same ids.
   std::unique_ptr<Tokenizer> make_sentencepiece() {
-    if (find("scores") == nullptr) fail("has no tokenizer.ggml.scores; convert the model again");
+    if (find("scores") == nullptr) fail("has no tokenizer.ggml.scores, expected one per token");
     if (find("precompiled_charsmap") != nullptr)
-      fail("has tokenizer.ggml.precompiled_charsmap, which LLaMA and Mistral have not");
+      fail("has tokenizer.ggml.precompiled_charsmap, expected none as in LLaMA and Mistral");
     SentencepieceModel model;
     model.is_bpe = true;
     model.add_dummy_prefix = flag("add_space_prefix", true);
@@ -160,7 +163,7 @@ class GgufVocabulary {
     model.eos = id("eos_token_id");
     model.adds_bos = flag("add_bos_token", pre.adds_bos);
     if (model.adds_bos && !model.bos)
-      fail("has no tokenizer.ggml.bos_token_id, which add_bos_token needs; convert it again");
+      fail("has no tokenizer.ggml.bos_token_id, expected one as add_bos_token is true");
     for (const json& merge : *array("merges", 0, true)) {
       if (!merge.is_string()) wrong_type("merges", merge, "strings");
       model.merges.push_back(parse_merge(merge.get_ref<const std::string&>(), name_));
@@ -173,7 +176,7 @@ class GgufVocabulary {
 
   void add_token(Piece piece, BpeModel& model) const {
     const int id = static_cast<int>(model.tokens.size());
-    if (piece.text.empty()) fail("token " + std::to_string(id) + " is empty; convert it again");
+    if (piece.text.empty()) fail("token " + std::to_string(id) + " is empty, expected its text");
     const bool in_text = piece.type == PieceType::control || piece.type == PieceType::unknown ||
                          piece.type == PieceType::user_defined;
     if (in_text) model.added.push_back({id, piece.text});
@@ -188,7 +191,8 @@ class GgufVocabulary {
     for (const PreTokenizerName& known : known_pre_tokenizers())
       names += std::string(names.empty() ? "" : ", ") + known.pre;
     fail("tokenizer.ggml.pre is " + (find("pre") ? quoted(pre) : "absent") + ", expected one of " +
-         names + "; convert the model again or give its Hugging Face folder");
+             names,
+         "convert the model again or give its Hugging Face folder");
   }
 
   const std::map<std::string, json>& metadata_;

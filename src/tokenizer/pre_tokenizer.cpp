@@ -41,17 +41,17 @@ std::string with_unicode_space(const std::string& pattern) {
 class PreTokenizer::Regex {
  public:
   Regex(const std::string& pattern, const std::string& where)
-      : message_(where + ": regular expression " + quoted(pattern)), code_(nullptr, free_code) {
+      : where_(where), regex_("regular expression " + quoted(pattern)), code_(nullptr, free_code) {
     if (pattern.size() > max_pattern_bytes)
-      throw InputError(message_ + " is too long, expected at most " +
-                       std::to_string(max_pattern_bytes) + " bytes");
+      refuse(where_, regex_ + " has " + std::to_string(pattern.size()) +
+                         " bytes, expected at most " + std::to_string(max_pattern_bytes));
     const std::string text = with_unicode_space(pattern);
     int error = 0;
     PCRE2_SIZE offset = 0;
     code_.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(),
                               PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &offset,
                               nullptr));
-    if (!code_) throw InputError(message_ + " is refused by PCRE2: " + pcre2_message(error));
+    if (!code_) refuse(where_, regex_ + ", expected one that PCRE2 takes: " + pcre2_message(error));
   }
 
   void split(std::string_view text, std::vector<std::string_view>& out) const {
@@ -82,13 +82,15 @@ class PreTokenizer::Regex {
     const int found = pcre2_match(code_.get(), reinterpret_cast<PCRE2_SPTR>(text.data()),
                                   text.size(), from, PCRE2_NO_UTF_CHECK, match, nullptr);
     if (found == PCRE2_ERROR_NOMATCH) return false;
-    if (found < 0) throw InputError(message_ + " fails on this text: " + pcre2_message(found));
+    if (found < 0)
+      refuse(where_, regex_ + ", expected one that ends on this text: " + pcre2_message(found),
+             "shorten the text or give token ids");
     start = pcre2_get_ovector_pointer(match)[0];
     end = pcre2_get_ovector_pointer(match)[1];
     return true;
   }
 
-  std::string message_;
+  std::string where_, regex_;
   std::unique_ptr<pcre2_code, decltype(&free_code)> code_;
 };
 

@@ -2,7 +2,6 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 
 #include "sinkref/error.h"
 #include "tokenizer/factories.h"
@@ -14,7 +13,7 @@ namespace sinkref {
 namespace {
 
 constexpr size_t max_piece_bytes = 4096;
-constexpr const char* remedy = "; download tokenizer.model again";
+constexpr const char* remedy = "download tokenizer.model again";
 
 // One field of the protobuf wire format: number and either a varint, a fixed number or bytes.
 struct Field {
@@ -51,7 +50,7 @@ class WireReader {
 
  private:
   [[noreturn]] void fail(const std::string& what) const {
-    throw InputError(name_ + ": not a sentencepiece model: " + what + " in the protobuf" + remedy);
+    refuse(name_, "expected a sentencepiece model, found " + what + " in the protobuf", remedy);
   }
 
   std::string_view take(uint64_t size) {
@@ -92,7 +91,7 @@ class ModelReader {
     while (!wire.done()) {
       const Field field = wire.next();
       if (field.number > 5 && field.number < 200)
-        fail("unknown field " + std::to_string(field.number) + " in ModelProto");
+        fail("ModelProto has the unknown field " + std::to_string(field.number));
       if (field.number == 1) read_piece(message(field, "pieces"));
       if (field.number == 2) read_trainer(message(field, "trainer_spec"));
       if (field.number == 3) read_normalizer(message(field, "normalizer_spec"));
@@ -103,7 +102,7 @@ class ModelReader {
 
  private:
   [[noreturn]] void fail(const std::string& what) const {
-    throw InputError(name_ + ": not a usable sentencepiece model: " + what + remedy);
+    refuse(name_, "expected a usable sentencepiece model, found that " + what, remedy);
   }
 
   uint64_t typed(const Field& field, unsigned wire_type, const char* what) const {
@@ -122,8 +121,8 @@ class ModelReader {
     const std::string value(message(field, what));
     if (value.empty()) fail(std::string(what) + " is empty");
     if (value.size() > max_piece_bytes)
-      fail(std::string(what) + " of " + std::to_string(value.size()) + " bytes, expected at most " +
-           std::to_string(max_piece_bytes));
+      fail(std::string(what) + " has " + std::to_string(value.size()) +
+           " bytes, expected at most " + std::to_string(max_piece_bytes));
     if (!is_utf8(value)) fail(std::string(what) + " " + sinkref::quoted(value) + " is not UTF-8");
     if (value.find('\0') != std::string::npos)
       fail(std::string(what) + " " + sinkref::quoted(value) + " contains NUL");
@@ -132,7 +131,7 @@ class ModelReader {
 
   void read_piece(std::string_view bytes) {
     if (model_.pieces.size() == max_vocab_size)
-      fail("more than " + std::to_string(max_vocab_size) + " pieces");
+      fail("it has more than " + std::to_string(max_vocab_size) + " pieces");
     const std::string where = "piece " + std::to_string(model_.pieces.size());
     Piece piece;
     WireReader wire(bytes, name_);
@@ -146,7 +145,7 @@ class ModelReader {
     if (piece.text.empty()) fail(where + " is empty");
     if (!std::isfinite(piece.score)) fail("the score of " + where + " is not finite");
     if (piece.type == PieceType::byte && byte_of_piece(piece.text) < 0)
-      fail("byte piece " + sinkref::quoted(piece.text) + ", expected the form <0x0A>");
+      fail("a byte piece is " + sinkref::quoted(piece.text) + ", expected the form <0x0A>");
     model_.pieces.push_back(std::move(piece));
   }
 
@@ -174,7 +173,7 @@ class ModelReader {
 
   bool model_type(uint64_t value) const {
     if (value != 1 && value != 2)
-      fail("model_type " + std::to_string(value) + ", expected unigram (1) or BPE (2)");
+      fail("model_type is " + std::to_string(value) + ", expected unigram (1) or BPE (2)");
     return value == 2;
   }
 
@@ -206,78 +205,9 @@ class ModelReader {
   SentencepieceModel model_;
 };
 
-// The table of normalisation rules: a uint32 size, a Darts double array of that size, and the
-// NUL-terminated replacements its values point to. libsentencepiece follows both unchecked, and
-// keeps at most 32 rules that start at one place of the text.
-class Charsmap {
- public:
-  // Null if the table can be followed safely, else what is wrong.
-  const char* problem(std::string_view table) {
-    if (table.size() < 4) return "shorter than its size field";
-    const uint32_t trie_bytes = word(table, 0);
-    if (trie_bytes > table.size() - 4 || trie_bytes % 4 != 0 || trie_bytes == 0)
-      return "a trie size that does not fit";
-    trie_ = table.substr(4, trie_bytes);
-    replacements_ = table.substr(4 + trie_bytes);
-    if (replacements_.empty() || replacements_.back() != '\0')
-      return "replacements that do not end in NUL";
-    if (!is_utf8(replacements_)) return "replacements that are not UTF-8";
-    nested_.assign(units(), unseen);
-    return nested_rules(0, 0) < 0 ? problem_ : nullptr;
-  }
-
- private:
-  static constexpr int unseen = -2, being_visited = -3;
-  static constexpr int max_rule_bytes = 256, max_nested_rules = 32;
-
-  static uint32_t word(std::string_view bytes, size_t index) {
-    uint32_t value;
-    std::memcpy(&value, bytes.data() + 4 * index, 4);
-    return value;
-  }
-  size_t units() const { return trie_.size() / 4; }
-
-  int fail(const char* problem) {
-    problem_ = problem;
-    return -1;
-  }
-
-  // The most rules on one path from `node` on, or -1. Nodes may be shared, so the answer is kept.
-  int nested_rules(size_t node, int depth) {
-    if (depth > max_rule_bytes) return fail("a rule of more than 256 bytes, or a cycle");
-    if (nested_[node] == being_visited) return fail("a cycle in the trie");
-    if (nested_[node] != unseen) return nested_[node];
-    nested_[node] = being_visited;
-    const uint32_t unit = word(trie_, node);
-    const size_t base = node ^ (size_t(unit >> 10) << ((unit & 0x200) >> 6));
-    if ((base | 0xFF) >= units()) return fail("a trie node out of bounds");
-    const int here = (unit & 0x100) != 0;
-    if (here && !replacement_exists(word(trie_, base) & 0x7FFFFFFF))
-      return fail("a replacement out of bounds");
-    int below = 0;
-    for (uint32_t label = 1; label < 256; ++label) {
-      if ((word(trie_, base ^ label) & 0x800000FF) != label) continue;
-      const int nested = nested_rules(base ^ label, depth + 1);
-      if (nested < 0) return -1;
-      below = std::max(below, nested);
-    }
-    if (here + below > max_nested_rules) return fail("more than 32 rules inside one another");
-    return nested_[node] = here + below;
-  }
-
-  bool replacement_exists(size_t offset) const {
-    return offset < replacements_.size() &&
-           (static_cast<unsigned char>(replacements_[offset]) & 0xC0) != 0x80;
-  }
-
-  std::string_view trie_, replacements_;
-  std::vector<int> nested_;
-  const char* problem_ = nullptr;
-};
-
 void ModelReader::check_charsmap(std::string_view table) const {
   if (table.empty()) return;
-  if (const char* problem = Charsmap().problem(table))
+  if (const char* problem = charsmap_problem(table))
     fail(std::string("its normalization table (precompiled_charsmap) has ") + problem);
 }
 
@@ -291,8 +221,10 @@ void check_user_defined(const SentencepieceModel& model, const std::string& name
     while (!prefixes.empty() && !piece.starts_with(prefixes.back())) prefixes.pop_back();
     prefixes.push_back(piece);
     if (prefixes.size() > 32)
-      throw InputError(name + ": more than 32 user-defined pieces are prefixes of " +
-                       quoted(std::string(piece)) + ", expected fewer" + remedy);
+      refuse(name,
+             "more than 32 user-defined pieces are prefixes of " + quoted(std::string(piece)) +
+                 ", expected fewer",
+             remedy);
   }
 }
 
@@ -307,12 +239,12 @@ int byte_of_piece(std::string_view piece) {
 }
 
 SentencepieceModel check_sentencepiece_model(std::string_view bytes, const std::string& name) {
-  if (bytes.empty()) throw InputError(name + ": is empty, expected a sentencepiece model" + remedy);
+  if (bytes.empty()) refuse(name, "is empty, expected a sentencepiece model", remedy);
   if (bytes.starts_with("version https://git-lfs"))
-    throw InputError(name + ": is a git-lfs pointer, not the file itself; run git lfs pull");
+    refuse(name, "is a git-lfs pointer, expected the file itself", "run git lfs pull");
   SentencepieceModel model = ModelReader(name).read(bytes);
   if (model.pieces.empty())
-    throw InputError(name + ": a sentencepiece model without pieces" + remedy);
+    refuse(name, "is a sentencepiece model without pieces, expected some", remedy);
   check_user_defined(model, name);
   return model;
 }

@@ -31,6 +31,10 @@ struct SentencepieceModel {
 /// pieces and on crafted normalisation tables, and takes NaN scores, NUL and invalid UTF-8.
 SentencepieceModel check_sentencepiece_model(std::string_view bytes, const std::string& name);
 
+/// What is wrong with a table of normalisation rules (precompiled_charsmap), or null if
+/// libsentencepiece can follow it safely.
+const char* charsmap_problem(std::string_view table);
+
 /// The value of a byte piece ("<0x0A>" is 10), or -1.
 int byte_of_piece(std::string_view piece);
 

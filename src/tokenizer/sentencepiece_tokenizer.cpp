@@ -18,8 +18,10 @@ std::unique_ptr<Processor> load(std::string_view model, const std::string& name)
   auto processor = std::make_unique<Processor>();
   const auto status = processor->LoadFromSerializedProto(model);
   if (!status.ok())
-    throw InputError(name + ": libsentencepiece refuses the model: " + quoted(status.ToString()) +
-                     "; download tokenizer.model again");
+    refuse(name,
+           "expected a model that libsentencepiece takes, it refuses this one: " +
+               quoted(status.ToString()),
+           "download tokenizer.model again");
   return processor;
 }
 
@@ -46,8 +48,9 @@ class SentencepieceTokenizer : public Tokenizer {
     eos_ = special_id(settings.eos_token, processor_->eos_id(), settings.file);
     adds_bos_ = settings.add_bos.value_or(bos_.has_value());
     if (adds_bos_ && !bos_)
-      throw InputError(settings.file + ": add_bos_token is true, but " + name +
-                       " has no BOS token; set it to false or name one as bos_token");
+      refuse(settings.file,
+             "add_bos_token is true, expected false as " + name + " has no BOS token",
+             "set it to false or name one as bos_token");
   }
 
   std::string decode(std::span<const int> ids) const override {
@@ -65,7 +68,7 @@ class SentencepieceTokenizer : public Tokenizer {
   std::string piece(int id) const override {
     if (id >= 0 && static_cast<size_t>(id) < model_.pieces.size()) return model_.pieces[id].text;
     const auto added = added_text_.find(id);
-    if (added == added_text_.end()) throw InputError(unknown_token(name_, id, vocab_size()));
+    if (added == added_text_.end()) refuse_token(name_, id, vocab_size());
     return added->second;
   }
 
@@ -94,8 +97,10 @@ class SentencepieceTokenizer : public Tokenizer {
       std::vector<int> part;
       const auto status = processor.Encode(segment.text, &part);
       if (!status.ok())
-        throw InputError(name_ +
-                         ": libsentencepiece cannot encode the text: " + quoted(status.ToString()));
+        refuse(name_,
+               "expected a text that libsentencepiece encodes, it refuses this one: " +
+                   quoted(status.ToString()),
+               "shorten it");
       ids.insert(ids.end(), part.begin(), part.end());
     }
     return ids;
@@ -120,9 +125,11 @@ class SentencepieceTokenizer : public Tokenizer {
                  std::vector<AddedToken>& tokens) {
     const auto [known, is_new] = ids_.emplace(token.content, token.id);
     if (known->second != token.id || (is_new && token.id < int(model_.pieces.size())))
-      throw InputError(file + ": added token " + sinkref::quoted(token.content) + " has id " +
-                       std::to_string(token.id) + ", where " + name_ + " has another token; " +
-                       "take both files from one model");
+      refuse(file,
+             "added token " + sinkref::quoted(token.content) + " has id " +
+                 std::to_string(token.id) + ", expected one at which " + name_ +
+                 " has no other token",
+             "take both files from one model");
     if (!is_new) return;  // libsentencepiece knows it
     added_text_.emplace(token.id, token.content);
     tokens.push_back(token);
@@ -133,8 +140,9 @@ class SentencepieceTokenizer : public Tokenizer {
     if (!text) return by_default < 0 ? std::nullopt : std::optional<int>(by_default);
     const auto found = ids_.find(*text);
     if (found == ids_.end())
-      throw InputError(file + ": special token " + quoted(*text) + " is not in the vocabulary of " +
-                       name_ + "; take both files from one model");
+      refuse(file,
+             "special token is " + quoted(*text) + ", expected one in the vocabulary of " + name_,
+             "take both files from one model");
     return found->second;
   }
 

@@ -1,6 +1,7 @@
 #include "sinkref/tokenizer.h"
 
 #include "checkpoint/json_file.h"
+#include "checkpoint/readers.h"
 #include "sinkref/error.h"
 #include "tokenizer/factories.h"
 #include "tokenizer/utf8.h"
@@ -28,9 +29,10 @@ void check_vocab_size(const Tokenizer& tokenizer, const Checkpoint& checkpoint,
   const auto size = checkpoint.config_json().find("vocab_size");
   if (size == checkpoint.config_json().end() || !size->is_number_unsigned()) return;
   if (tokenizer.vocab_size() > size->get<uint64_t>())
-    throw InputError(name + ": has " + std::to_string(tokenizer.vocab_size()) +
-                     " tokens, but vocab_size in " + checkpoint.config_file().string() + " is " +
-                     size->dump() + "; take both files from one model");
+    refuse(name,
+           "has " + std::to_string(tokenizer.vocab_size()) + " tokens, expected at most " +
+               size->dump() + ", the vocab_size in " + checkpoint.config_file().string(),
+           "take both files from one model");
 }
 
 std::unique_ptr<Tokenizer> open_folder(const fs::path& folder, std::string& name) {
@@ -44,41 +46,49 @@ std::unique_ptr<Tokenizer> open_folder(const fs::path& folder, std::string& name
       return make_sentencepiece_tokenizer(bytes, name, read_tokenizer_settings(folder));
     }
     if (!has_json)
-      throw InputError(model.string() +
-                       ": is in tiktoken's format, expected sentencepiece's; put "
-                       "the tokenizer.json of the Hugging Face model beside it");
+      refuse(model.string(), "is in tiktoken's format, expected sentencepiece's",
+             "put the tokenizer.json of the Hugging Face model beside it");
   }
   if (!has_json)
-    throw InputError(folder.string() +
-                     ": has neither tokenizer.model nor tokenizer.json; copy one "
-                     "from the model's page or give token ids");
+    refuse(folder.string(), "holds no tokenizer, expected tokenizer.model or tokenizer.json",
+           "copy one from the model's page or give token ids");
   return make_bpe_tokenizer(read_json_file(json), name, read_tokenizer_settings(folder));
 }
 
 }  // namespace
 
-std::string unknown_token(const std::string& name, int id, size_t vocab_size) {
-  return "token id " + std::to_string(id) + " is not in the vocabulary of " + name +
-         ", expected 0 to " + std::to_string(vocab_size - 1);
+void refuse_token(const std::string& name, int id, size_t vocab_size) {
+  refuse(name,
+         "token id " + std::to_string(id) + " is not in the vocabulary, expected 0 to " +
+             std::to_string(vocab_size - 1),
+         "sinkref tokenize shows the ids of a text");
 }
 
 std::unique_ptr<Tokenizer> Tokenizer::open(const Checkpoint& checkpoint) {
-  if (checkpoint.is_gguf())
-    return make_tokenizer_from_gguf(checkpoint.gguf_metadata(), checkpoint.path().string());
-  std::string name;
-  auto tokenizer = open_folder(checkpoint.path(), name);
-  check_vocab_size(*tokenizer, checkpoint, name);
+  std::unique_ptr<Tokenizer> tokenizer;
+  if (checkpoint.is_gguf()) {
+    tokenizer =
+        make_tokenizer_from_gguf(checkpoint.whole_gguf_metadata(), checkpoint.path().string());
+  } else {
+    std::string name;
+    tokenizer = open_folder(checkpoint.path(), name);
+    check_vocab_size(*tokenizer, checkpoint, name);
+  }
+  return_freed_memory();  // that of the file's text
   return tokenizer;
 }
 
 std::vector<int> Tokenizer::encode(std::string_view text, BosPolicy bos) const {
   const size_t valid = valid_utf8_prefix(text);
   if (valid != text.size())
-    throw InputError("text to tokenize: byte " + quoted(std::string(text.substr(valid, 1))) +
-                     " at offset " + std::to_string(valid) + " is not UTF-8; convert the text");
+    refuse("text to tokenize",
+           "the byte at offset " + std::to_string(valid) + " is " +
+               quoted(std::string(text.substr(valid, 1))) + ", expected UTF-8",
+           "convert the text");
   std::vector<int> ids = encode_without_bos(text);
   if (bos == BosPolicy::off || (bos == BosPolicy::automatic && !adds_bos())) return ids;
-  if (!bos_id()) throw InputError("this tokenizer has no BOS token; use --bos off");
+  if (!bos_id())
+    refuse("--bos on", "expected a tokenizer with a BOS token, this one has none", "use --bos off");
   ids.insert(ids.begin(), *bos_id());
   return ids;
 }

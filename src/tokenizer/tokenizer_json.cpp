@@ -10,6 +10,8 @@ namespace {
 
 using nlohmann::json;
 
+constexpr const char* other_file = "get the model's own tokenizer.json, or give token ids";
+
 // The file's name and the checks that every part of it needs.
 class TokenizerJson {
  public:
@@ -28,12 +30,15 @@ class TokenizerJson {
   }
 
  private:
-  [[noreturn]] void fail(const std::string& what) const { throw InputError(name_ + ": " + what); }
+  [[noreturn]] void fail(const std::string& what, const std::string& remedy = other_file) const {
+    refuse(name_, what, remedy);
+  }
 
   static const json& object(const json& value, const std::string& key, const std::string& name) {
     if (value.is_object()) return value;
-    throw InputError(name + ": " + (key.empty() ? "the file" : key) + " is " + value.type_name() +
-                     ", expected an object; get a tokenizer.json written by Hugging Face");
+    refuse(name,
+           (key.empty() ? "the file" : key) + " is " + value.type_name() + ", expected an object",
+           other_file);
   }
 
   static const json& member(const json& parent, const char* key) {
@@ -80,13 +85,12 @@ class TokenizerJson {
     if (type == "Unigram" || boolean(model, "byte_fallback", false) ||
         cut.find("\"Metaspace\"") != std::string::npos ||
         normalizer.find("\\u2581") != std::string::npos)
-      fail(
-          "is a sentencepiece tokenizer in JSON form, expected a byte-level BPE; put the model's "
-          "tokenizer.model beside it, which sinkref reads with sentencepiece itself");
+      fail("is a sentencepiece tokenizer in JSON form, expected a byte-level BPE",
+           "put the model's tokenizer.model beside it, which sinkref reads with sentencepiece "
+           "itself");
     if (type != "BPE" && !(type.empty() && model.contains("merges")))
       fail("model.type is " + quoted(type) +
-           ", expected \"BPE\"; sinkref knows sentencepiece's "
-           "tokenizer.model and byte-level BPE");
+           ", expected \"BPE\" (byte-level), or sentencepiece's tokenizer.model beside it");
   }
 
   void read_model(const json& model) {
@@ -96,7 +100,7 @@ class TokenizerJson {
              ", expected none as in byte-level BPE");
     const json& dropout = member(model, "dropout");
     if (!dropout.is_null() && dropout != 0)
-      fail("model.dropout is " + dropout.dump() + ", expected null; ids would be random");
+      fail("model.dropout is " + dropout.dump() + ", expected null as ids would be random");
     out_.ignore_merges = boolean(model, "ignore_merges", false);
     const json& vocab = member(model, "vocab");
     for (const auto& [token, id] : object(vocab, "model.vocab", name_).items())
@@ -109,16 +113,16 @@ class TokenizerJson {
     if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string())
       return {merge[0].get_ref<const std::string&>(), merge[1].get_ref<const std::string&>()};
     fail("merge " + merge.dump(-1, ' ', true, replace).substr(0, 80) +
-         ", expected \"a b\" or [\"a\", \"b\"]; get the file again");
+         ", expected \"a b\" or [\"a\", \"b\"]");
   }
 
   void put_token(int id, const std::string& token) {
-    if (token.empty()) fail("token " + std::to_string(id) + " is empty; get the file again");
+    if (token.empty()) fail("token " + std::to_string(id) + " is empty, expected its text");
     if (static_cast<size_t>(id) >= out_.tokens.size()) out_.tokens.resize(id + 1);
     std::string& place = out_.tokens[id];
     if (!place.empty() && place != token)
       fail("id " + std::to_string(id) + " belongs to " + sinkref::quoted(place) + " and to " +
-           quoted(token) + ", expected one token per id; get the file again");
+           quoted(token) + ", expected one token per id");
     place = token;
   }
 
@@ -141,7 +145,7 @@ class TokenizerJson {
     added.normalized = boolean(token, "normalized", false);
     if (boolean(token, "single_word", false))
       fail("added token " + sinkref::quoted(added.content) +
-           " is single_word, which sinkref does not implement; no LLaMA or Mistral uses it");
+           " is single_word, expected it not to be as in LLaMA and Mistral");
     return added;
   }
 
@@ -152,7 +156,8 @@ class TokenizerJson {
 
   void read_pre_tokenizer(const json& step) {
     const std::string type = text(object(step, "pre_tokenizer", name_), "type");
-    if (seen_byte_level_) fail("pre_tokenizer " + quoted(type) + " stands after ByteLevel");
+    if (seen_byte_level_)
+      fail("pre_tokenizer " + quoted(type) + " stands after ByteLevel, expected before it");
     if (type == "Sequence") {
       for (const json& each : array(step, "pretokenizers")) read_pre_tokenizer(each);
     } else if (type == "Split") {
@@ -164,7 +169,7 @@ class TokenizerJson {
       read_byte_level(step);
     } else {
       fail("pre_tokenizer type " + quoted(type) +
-           ", expected Sequence, Split, Digits or ByteLevel; sinkref knows no other");
+           ", expected Sequence, Split, Digits or ByteLevel");
     }
     if (&step == &member(root_, "pre_tokenizer") && !seen_byte_level_)
       fail("pre_tokenizer has no ByteLevel step, expected one at its end");
@@ -195,7 +200,8 @@ class TokenizerJson {
     if (settings_.eos_token) out_.eos = id_of(*settings_.eos_token, "eos_token");
     out_.adds_bos = settings_.add_bos.value_or(out_.adds_bos);
     if (out_.adds_bos && !out_.bos)
-      throw InputError(settings_.file + ": add_bos_token is true, but no bos_token is named");
+      refuse(settings_.file, "add_bos_token is true without a bos_token, expected one",
+             "name it or set add_bos_token to false");
   }
 
   void read_unknown_token(const json& model) {
@@ -210,8 +216,7 @@ class TokenizerJson {
     if (normalizer.is_null()) return;
     const std::string type = text(object(normalizer, "normalizer", name_), "type");
     if (type != "Sequence" || !array(normalizer, "normalizers").empty())
-      fail("normalizer type " + quoted(type) +
-           ", expected none as in Llama-3; sinkref implements no normalizer");
+      fail("normalizer type " + quoted(type) + ", expected none as in Llama-3");
   }
 
   void read_post_processor(const json& post) {
@@ -234,9 +239,7 @@ class TokenizerJson {
     const size_t size = single.size();
     if (size == 1 && is(0, "Sequence")) return;
     if (size != 2 || !is(0, "SpecialToken") || !is(1, "Sequence"))
-      fail(
-          "post_processor puts other tokens around a text than one BOS before it; sinkref "
-          "supports that only");
+      fail("post_processor puts other tokens around a text, expected only one BOS before it");
     const json& special = object(single[0]["SpecialToken"], "SpecialToken", name_);
     out_.bos = id_of(text(special, "id"), "post_processor");
     out_.adds_bos = true;
@@ -246,7 +249,7 @@ class TokenizerJson {
     const auto found = std::find(out_.tokens.begin(), out_.tokens.end(), token);
     if (token.empty() || found == out_.tokens.end())
       fail(std::string(what) + " names token " + quoted(token) +
-           ", which is not in the vocabulary");
+           ", expected one of the vocabulary");
     return static_cast<int>(found - out_.tokens.begin());
   }
 

@@ -27,7 +27,10 @@ class SettingsReader {
   }
 
  private:
-  [[noreturn]] void fail(const std::string& what) const { throw InputError(file_ + ": " + what); }
+  [[noreturn]] void fail(const std::string& what,
+                         const std::string& remedy = "correct the file or get it again") const {
+    refuse(file_, what, remedy);
+  }
 
   // Null if there is no such file.
   json read_object(const char* file) {
@@ -53,7 +56,8 @@ class SettingsReader {
     const auto found = parent.find(key);
     if (found == parent.end() || found->is_null()) return;
     const json& text = found->is_object() ? found->value("content", json()) : *found;
-    if (!text.is_string()) fail(std::string(key) + " is not a string or an object with content");
+    if (!text.is_string())
+      fail(std::string(key) + " is of another kind, expected a string or an object with content");
     if (!text.get<std::string>().empty()) out = text.get<std::string>();
   }
 
@@ -67,14 +71,15 @@ class SettingsReader {
   void read_config(const json& config) {
     out_.add_bos = flag(config, "add_bos_token");
     if (flag(config, "add_eos_token").value_or(false))
-      fail("add_eos_token is true, expected false; sinkref appends no token, set it to false");
+      fail("add_eos_token is true, expected false as sinkref appends no token", "set it to false");
     read_token(config, "bos_token", out_.bos_token);
     read_token(config, "eos_token", out_.eos_token);
     out_.add_prefix_space = flag(config, "add_prefix_space").value_or(true);
     out_.prefix_after_added_token = flag(config, "legacy").value_or(true);
     const auto added = config.find("added_tokens_decoder");
     if (added == config.end()) return;
-    if (!added->is_object()) fail("added_tokens_decoder is not an object, expected id: token");
+    if (!added->is_object())
+      fail("added_tokens_decoder is of another kind, expected an object of id: token");
     for (const auto& [id, token] : added->items()) add(token, number(id));
   }
 
@@ -88,19 +93,21 @@ class SettingsReader {
 
   void add(const json& token, int id) {
     if (!token.is_object() || !token.contains("content") || !token["content"].is_string())
-      fail("added token " + std::to_string(id) + " is not an object with content");
+      fail("added token " + std::to_string(id) +
+           " is of another kind, expected an object with content");
     AddedToken added{id, token["content"].get<std::string>()};
     added.lstrip = flag(token, "lstrip").value_or(false);
     added.rstrip = flag(token, "rstrip").value_or(false);
     added.normalized = flag(token, "normalized").value_or(false);
     if (flag(token, "single_word").value_or(false))
       fail("added token " + sinkref::quoted(added.content) +
-           " is single_word, which sinkref does not implement; no LLaMA or Mistral uses it");
+           " is single_word, expected it not to be as in LLaMA and Mistral");
     add(std::move(added));
   }
 
   void add(AddedToken token) {
-    if (token.content.empty()) fail("added token " + std::to_string(token.id) + " is empty");
+    if (token.content.empty())
+      fail("added token " + std::to_string(token.id) + " is empty, expected its text");
     if (token.id < 0 || token.id >= max_vocab_size)
       fail("added token " + sinkref::quoted(token.content) + " has id " + std::to_string(token.id) +
            ", expected 0 to " + std::to_string(max_vocab_size - 1));
@@ -124,7 +131,7 @@ class SettingsReader {
     if (tokenizer.is_null()) return;
     const auto added = tokenizer.find("added_tokens");
     if (added == tokenizer.end() || added->is_null()) return;
-    if (!added->is_array()) fail("added_tokens is not an array");
+    if (!added->is_array()) fail("added_tokens is of another kind, expected an array");
     for (const json& token : *added)
       add(token, as_id(token.is_object() ? token.value("id", json()) : json()));
   }
