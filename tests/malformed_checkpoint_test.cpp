@@ -172,9 +172,9 @@ TEST_CASE("malformed config.json: a claim of more layers than there are tensors 
   }
   GgufBuilder gguf;
   gguf.text("general.architecture", "llama");
-  for (const char* key :
-       {"context_length", "embedding_length", "feed_forward_length", "attention.head_count"})
+  for (const char* key : {"context_length", "embedding_length", "feed_forward_length"})
     gguf.u32("llama." + std::string(key), 8);
+  gguf.u32("llama.attention.head_count", 2);
   gguf.u32("llama.block_count", INT32_MAX).f32("llama.attention.layer_norm_rms_epsilon", 1e-5f);
   gguf.tensor("token_embd.weight", 0, {16, 8}, raw_floats(counting(128)));
   TempDir dir;

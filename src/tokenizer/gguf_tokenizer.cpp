@@ -81,7 +81,7 @@ class GgufVocabulary {
   // An array as long as the vocabulary, or absent if that is allowed.
   const json* array(const char* key, size_t size, bool required) const {
     const json* value = find(key);
-    if (value == nullptr && required) fail(std::string("has no tokenizer.ggml.") + key);
+    if (value == nullptr && required) fail(std::string("has no tokenizer.ggml.") + key + ", expected an array");
     if (value == nullptr) return nullptr;
     if (!value->is_array()) wrong_type(key, *value, "an array");
     if (size != 0 && value->size() != size)
