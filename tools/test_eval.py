@@ -178,7 +178,7 @@ class EvalTest(unittest.TestCase):
     def test_bad_input_names_the_line(self) -> None:
         good = items("arc_easy")[0]
         bad = {
-            "not valid JSON": "{",
+            "expected JSON, found": "{",
             "is empty": "",
             "expected a JSON object": "[1]",
             'has no "choices"': {k: v for k, v in good.items() if k != "choices"},
