@@ -36,6 +36,7 @@ double plain_ll(const Model& model, const EvalRequest& request, const std::vecto
   RunOptions options;
   options.kernel = "spec";
   options.logits = LogitRows::all;
+  options.chunk = request.tokens.size();
   Forward<float> forward(model, options);
   Hooks<float> hooks;
   add_patch(patch, hooks);

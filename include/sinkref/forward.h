@@ -51,7 +51,8 @@ enum class LogitRows { all, chosen, last, none };
 /// How to run; none of it except `softmax` and `first_block` can change a bit.
 struct RunOptions {
   std::string kernel = "auto";
-  size_t chunk = 512;  ///< tokens of each sequence per step
+  /// Tokens of each sequence per step. 512 are 5 % faster, and take 12 MB more for 135M parameters.
+  size_t chunk = 128;
   Softmax softmax = Softmax::standard;
   size_t depth = SIZE_MAX;  ///< blocks to run; fewer than all means no logits
   /// Blocks before this one are skipped: a hook has to replace its resid_pre.
@@ -103,9 +104,8 @@ class Forward {
   size_t depth_;
   std::vector<Row> rows_;  // of the current step
   RopeTable rope_;
-  // One buffer per quantity, (rows, features).
-  Matrix<T> resid_, scale_, normalized_, normed_, q_, k_, v_, z_, attn_out_, gate_, up_, post_,
-      mlp_out_;
+  // (rows, features). out_ is what attention or the MLP adds to the residual stream.
+  Matrix<T> resid_, scale_, normed_, q_, k_, v_, z_, gate_, up_, out_;
 };
 
 extern template class KvCache<float>;

@@ -87,7 +87,7 @@ struct Kernels {
   void (*weighted_sum)(const T* p, size_t rows, size_t stride, const Visible* visible, const T* v,
                        size_t head_dim, T* z);
 
-  /// post[i] = silu(gate[i]) · up[i].
+  /// post[i] = silu(gate[i]) · up[i]. post may be gate.
   void (*silu_mul)(const T* gate, const T* up, size_t n, T* post);
 };
 

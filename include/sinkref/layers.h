@@ -18,8 +18,7 @@ void rmsnorm_scale(const Matrix<T>& x, double eps, Matrix<T>& scale);
 template <class T>
 void rmsnorm_normalize(const Matrix<T>& x, const Matrix<T>& scale, Matrix<T>& normalized);
 template <class T>
-void multiply_by_weight(const Matrix<T>& normalized, std::span<const float> weight,
-                        Matrix<T>& result);
+void multiply_by_weight(Matrix<T>& normalized, std::span<const float> weight);
 
 /// cos and sin of every row's position times every frequency, (rows, h/2) in fp32: one fp32 product,
 /// then both functions rounded to fp32, as Hugging Face's tables (LlamaRotaryEmbedding).

@@ -31,7 +31,7 @@ struct Options {
   BosPolicy bos = BosPolicy::automatic;
   Softmax softmax = Softmax::standard;
   PatchSite patch_site = PatchSite::up;
-  size_t threads = 0, chunk = 512, max_new_tokens = 64, repeats = 1000, limit = 0;
+  size_t threads = 0, chunk = RunOptions().chunk, max_new_tokens = 64, repeats = 1000, limit = 0;
   bool patch_effect = false;
   bool repeats_given = false;  ///< otherwise a short context may cut them
   bool json = false, force = false, exact = false;

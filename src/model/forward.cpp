@@ -23,11 +23,11 @@ void Forward<T>::step(std::vector<Sequence<T>>& sequences, const std::vector<Row
     hook(HookPoint::ResidPre, layer, resid_, hooks);
     norm(w.ln1, HookPoint::Ln1Scale, HookPoint::Ln1Normalized, layer, hooks);
     attention(layer, sequences, hooks);
-    add(resid_, attn_out_);
+    add(resid_, out_);
     hook(HookPoint::ResidMid, layer, resid_, hooks);
     norm(w.ln2, HookPoint::Ln2Scale, HookPoint::Ln2Normalized, layer, hooks);
     mlp(layer, hooks);
-    add(resid_, mlp_out_);
+    add(resid_, out_);
     require_finite(resid_, "the residual stream after block " + std::to_string(layer));
     hook(HookPoint::ResidPost, layer, resid_, hooks);
   }
@@ -52,8 +52,8 @@ void Forward<T>::attention(size_t layer, std::vector<Sequence<T>>& sequences, Ho
   sized(z_, w.wo.cols);
   attend(layer, sequences, hooks);
   hook(HookPoint::Z, layer, z_, hooks);
-  linear<T>(kernels_, z_, {{w.wo, w.bo, sized(attn_out_, c.hidden_size)}});
-  hook(HookPoint::AttnOut, layer, attn_out_, hooks);
+  linear<T>(kernels_, z_, {{w.wo, w.bo, sized(out_, c.hidden_size)}});
+  hook(HookPoint::AttnOut, layer, out_, hooks);
 }
 
 /// mlp_out = W_down · (silu(W_gate x) ⊙ W_up x)
@@ -64,13 +64,13 @@ void Forward<T>::mlp(size_t layer, Hooks<T>& hooks) {
                                 {w.w_up, w.b_up, sized(up_, w.w_up.rows)}});
   hook(HookPoint::Pre, layer, gate_, hooks);
   hook(HookPoint::PreLinear, layer, up_, hooks);
-  sized(post_, w.w_gate.rows);
+  Matrix<T>& post = gate_;  // in its place
 #pragma omp parallel for schedule(static)
-  for (size_t r = 0; r < post_.rows; ++r)
-    kernels_.silu_mul(gate_.row(r), up_.row(r), post_.cols, post_.row(r));
-  hook(HookPoint::Post, layer, post_, hooks);
-  linear<T>(kernels_, post_, {{w.w_down, w.b_down, sized(mlp_out_, resid_.cols)}});
-  hook(HookPoint::MlpOut, layer, mlp_out_, hooks);
+  for (size_t r = 0; r < post.rows; ++r)
+    kernels_.silu_mul(gate_.row(r), up_.row(r), post.cols, post.row(r));
+  hook(HookPoint::Post, layer, post, hooks);
+  linear<T>(kernels_, post, {{w.w_down, w.b_down, sized(out_, resid_.cols)}});
+  hook(HookPoint::MlpOut, layer, out_, hooks);
 }
 
 template <class T>
@@ -78,9 +78,9 @@ void Forward<T>::norm(std::span<const float> weight, HookPoint scale, HookPoint 
                       size_t layer, Hooks<T>& hooks) {
   rmsnorm_scale(resid_, model_.config().rms_norm_eps, sized(scale_, 1));
   hook(scale, layer, scale_, hooks);
-  rmsnorm_normalize(resid_, scale_, sized(normalized_, resid_.cols));
-  hook(normalized, layer, normalized_, hooks);
-  multiply_by_weight(normalized_, weight, sized(normed_, resid_.cols));
+  rmsnorm_normalize(resid_, scale_, sized(normed_, resid_.cols));
+  hook(normalized, layer, normed_, hooks);
+  multiply_by_weight(normed_, weight);
 }
 
 /// logits = W_head · RMSNorm(resid), for the rows that LogitRows asks for.

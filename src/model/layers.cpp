@@ -45,13 +45,11 @@ void rmsnorm_normalize(const Matrix<T>& x, const Matrix<T>& scale, Matrix<T>& no
 }
 
 template <class T>
-void multiply_by_weight(const Matrix<T>& normalized, std::span<const float> weight,
-                        Matrix<T>& result) {
+void multiply_by_weight(Matrix<T>& normalized, std::span<const float> weight) {
 #pragma omp parallel for schedule(static) if (normalized.rows >= threads_pay_from)
   for (size_t r = 0; r < normalized.rows; ++r) {
-    const T* from = normalized.row(r);
-    T* to = result.row(r);
-    for (size_t i = 0; i < weight.size(); ++i) to[i] = from[i] * static_cast<T>(weight[i]);
+    T* x = normalized.row(r);
+    for (size_t i = 0; i < weight.size(); ++i) x[i] *= static_cast<T>(weight[i]);
   }
 }
 
@@ -110,7 +108,7 @@ void linear(const Kernels<T>& kernels, const Matrix<T>& x,
 #define SINKREF_LAYERS(T)                                                                      \
   template void rmsnorm_scale<T>(const Matrix<T>&, double, Matrix<T>&);                        \
   template void rmsnorm_normalize<T>(const Matrix<T>&, const Matrix<T>&, Matrix<T>&);          \
-  template void multiply_by_weight<T>(const Matrix<T>&, std::span<const float>, Matrix<T>&);   \
+  template void multiply_by_weight<T>(Matrix<T>&, std::span<const float>);                     \
   template void rope<T>(const RopeTable&, size_t, Matrix<T>&);                                 \
   template void add<T>(Matrix<T>&, const Matrix<T>&);                                          \
   template void linear<T>(const Kernels<T>&, const Matrix<T>&, std::initializer_list<Linear<T>>);
