@@ -34,6 +34,9 @@ struct RunPlan {
 RepeatRun run_repeats(const Model& model, const RunOptions& options, const SinkInputs::Word& word,
                       size_t repeats, const RunPlan& plan);
 
+/// The first n, from 1, with norms[n - 1] > sink.fires_above(); 0 if none.
+size_t repeats_to_fire(const SinkLayer& sink, const std::vector<double>& norms);
+
 /// The first n at which one sink layer takes the run for a first token.
 struct RepeatsNeeded {
   size_t layer = 0;

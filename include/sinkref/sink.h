@@ -85,6 +85,9 @@ std::vector<SinkLayer> find_sinks(const Model& model, const RunOptions& options,
 /// ‖W_down[:, j]‖ for every neuron j.
 std::vector<double> column_norms(const StoredMatrix& w_down);
 
+/// The layers of all sinks, as they stand in the list.
+std::vector<size_t> layers_of(const std::vector<SinkLayer>& sinks);
+
 /// The neurons of all sinks in the order of layers: what the patch pins.
 std::vector<Neurons> neurons_of(const std::vector<SinkLayer>& sinks);
 

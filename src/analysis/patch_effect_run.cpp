@@ -8,6 +8,7 @@
 #include "analysis/patch_effect_parts.h"
 #include "sinkref/attention_masses.h"
 #include "sinkref/error.h"
+#include "sinkref/repeats.h"
 
 namespace sinkref {
 
@@ -61,17 +62,9 @@ class NeuronWatch {
   std::vector<std::vector<NeuronValue>> values_;  // [position][neuron]
 };
 
-std::vector<size_t> layers_of(const std::vector<SinkLayer>& sinks) {
-  std::vector<size_t> layers;
-  for (const SinkLayer& sink : sinks) layers.push_back(sink.layer);
-  return layers;
-}
-
 RunNorms along_run(const SinkLayer& sink, const std::vector<double>& norms, size_t begin) {
   RunNorms run{sink.layer, {norms.begin() + static_cast<long>(begin), norms.end()}, 0};
-  const auto fires = std::find_if(run.norms.begin(), run.norms.end(),
-                                  [&](double n) { return n > sink.fires_above(); });
-  if (fires != run.norms.end()) run.count = static_cast<size_t>(fires - run.norms.begin()) + 1;
+  run.count = repeats_to_fire(sink, run.norms);
   return run;
 }
 

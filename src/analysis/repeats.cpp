@@ -100,12 +100,16 @@ RepeatRun run_repeats(const Model& model, const RunOptions& options, const SinkI
   return run;
 }
 
+size_t repeats_to_fire(const SinkLayer& sink, const std::vector<double>& norms) {
+  return first_at(norms, [&](double n) { return n > sink.fires_above(); });
+}
+
 std::vector<RepeatsNeeded> repeats_needed(const RepeatRun& run,
                                           const std::vector<SinkLayer>& sinks) {
   std::vector<RepeatsNeeded> all;
   for (const SinkLayer& sink : sinks) {
     const std::vector<double>& norms = run.norms[sink.layer];
-    all.push_back({sink.layer, first_at(norms, [&](double n) { return n > sink.fires_above(); }),
+    all.push_back({sink.layer, repeats_to_fire(sink, norms),
                    first_at(norms, [&](double n) { return n >= 0.9 * sink.norm_first; }),
                    norms.back(), *std::max_element(norms.begin(), norms.end())});
   }

@@ -66,10 +66,7 @@ void run_patched(const Model& model, const RunOptions& options, const ReportInpu
 std::vector<LayerAttention> text_attention(const Model& model, const RunOptions& options,
                                            const std::vector<int>& text,
                                            const std::vector<SinkLayer>& sinks) {
-  std::vector<size_t> layers;
-  for (const SinkLayer& sink : sinks) layers.push_back(sink.layer);
-  layers = attention_layers(layers, model.config().layers);
-  AttentionMasses masses(layers, 1, model.config().heads, text.size());
+  AttentionMasses masses(attention_layers(layers_of(sinks), model.config().layers), 1, model.config().heads, text.size());
   Hooks<float> hooks;
   masses.attach(hooks);
   run_once(model, options, text, hooks);

@@ -163,6 +163,12 @@ std::vector<SinkLayer> find_sinks(const Model& model, const RunOptions& options,
   return sinks;
 }
 
+std::vector<size_t> layers_of(const std::vector<SinkLayer>& sinks) {
+  std::vector<size_t> layers;
+  for (const SinkLayer& sink : sinks) layers.push_back(sink.layer);
+  return layers;
+}
+
 std::vector<Neurons> neurons_of(const std::vector<SinkLayer>& sinks) {
   std::vector<Neurons> all;
   for (const SinkLayer& sink : sinks) all.push_back({sink.layer, sink.neurons});

@@ -56,12 +56,10 @@ void print_sink_layers(const Report& found) {
   std::puts("Sink layers (strongest first; norms of the residual stream after the layer)\n"
             "  layer  first token   typical   ablated  paper's rule  massive  neurons");
   for (const SinkLayer& sink : found.sinks) {
-    std::string neurons;
-    for (size_t n : sink.neurons) neurons += (neurons.empty() ? "" : ", ") + std::to_string(n);
     const MassiveLayer& massive = found.massive[sink.layer];
     std::printf("  %5zu  %11.1f  %8.1f  %8.1f  %-12s  %-7s  %s\n", sink.layer, sink.norm_first,
                 sink.norm_typical, sink.norm_ablated, sink.by_paper ? "yes" : "no",
-                massive.by_all ? "yes" : "no", neurons.c_str());
+                massive.by_all ? "yes" : "no", list_text(sink.neurons).c_str());
   }
 }
 

@@ -6,22 +6,11 @@
 #include <map>
 
 #include "cli/verify_output.h"
+#include "report/chart.h"
 
 namespace sinkref::cli {
 
 namespace {
-
-std::string escaped(const std::string& text) {
-  std::string out;
-  for (char c : text) {
-    if (c == '<') out += "&lt;";
-    else if (c == '>') out += "&gt;";
-    else if (c == '&') out += "&amp;";
-    else if (c == '"') out += "&quot;";
-    else out += c;
-  }
-  return out;
-}
 
 std::string format(const char* pattern, double value) {
   char text[64];

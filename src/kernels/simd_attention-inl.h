@@ -26,8 +26,10 @@ HWY_INLINE void score_tile(const T* q, size_t rows, const T* k, size_t head_dim,
   std::fill_n(total, rows * width, T(0));
   for (size_t k0 = 0; k0 < head_dim; k0 += chain_span) {
     std::fill_n(span, rows * width, T(0));
-    tile_of<2>(rows, PlainRows<T>{q + k0, head_dim}, k + k0 * cache_panel, cache_panel,
-               std::min(chain_span, head_dim - k0), span, width, idle);
+    with_height(rows, [&](auto height) SINKREF_LAMBDA {
+      tile<height(), 2>(PlainRows<T>{q + k0, head_dim}, k + k0 * cache_panel, cache_panel,
+                        std::min(chain_span, head_dim - k0), span, width, idle);
+    });
     for (size_t i = 0; i < rows * width; ++i) total[i] = total[i] + span[i];
   }
   for (size_t r = 0; r < rows; ++r)
@@ -81,30 +83,6 @@ HWY_INLINE void value_tile(PlainRows<T> p, const Visible* visible, const T* v, s
 }
 
 template <class T>
-HWY_INLINE void value_tile_of(size_t rows, PlainRows<T> p, const Visible* visible, const T* v,
-                              size_t v_step, size_t k0, size_t k1, T* t, size_t t_step) {
-  switch (rows) {
-#define SINKREF_TILE(R) \
-  case R: return value_tile<R>(p, visible, v, v_step, k0, k1, t, t_step);
-    SINKREF_TILE(1)
-    SINKREF_TILE(2)
-    SINKREF_TILE(3)
-    SINKREF_TILE(4)
-    SINKREF_TILE(5)
-    SINKREF_TILE(6)
-#if HWY_TARGET != HWY_AVX2
-    SINKREF_TILE(7)
-    SINKREF_TILE(8)
-    SINKREF_TILE(9)
-    SINKREF_TILE(10)
-    SINKREF_TILE(11)
-    SINKREF_TILE(12)
-#endif
-#undef SINKREF_TILE
-  }
-}
-
-template <class T>
 void weighted_sum(const T* p, size_t rows, size_t stride, const Visible* visible, const T* v,
                   size_t head_dim, T* z) {
   const size_t width = 2 * lanes_of<T>();
@@ -121,8 +99,10 @@ void weighted_sum(const T* p, size_t rows, size_t stride, const Visible* visible
     const size_t k1 = std::min(keys, k0 + chain_block);
     for (size_t r = 0; r < rows; r += tile_rows)
       for (size_t n = 0; n < head_dim; n += width)
-        value_tile_of(std::min(tile_rows, rows - r), PlainRows<T>{p + r * stride, stride},
-                      visible + r, v + n, step, k0, k1, sums.span.data() + r * step + n, step);
+        with_height(std::min(tile_rows, rows - r), [&](auto height) SINKREF_LAMBDA {
+          value_tile<height()>(PlainRows<T>{p + r * stride, stride}, visible + r, v + n, step, k0, k1,
+                               sums.span.data() + r * step + n, step);
+        });
   }
   sums.end_span();
   for (size_t r = 0; r < rows; ++r)

@@ -126,19 +126,6 @@ class FetchAhead {
   const std::byte* last_ = nullptr;
 };
 
-/// total += span, span = 0 for the sums of one tile.
-template <class T>
-HWY_INLINE void end_span(Sums<T>& sums, size_t at, size_t rows) {
-  const hn::ScalableTag<T> d;
-  for (size_t r = 0; r < rows; ++r, at += strip_rows)
-    for (size_t v = 0; v < 2; ++v) {
-      T* total = sums.total.data() + at + v * hn::Lanes(d);
-      T* span = sums.span.data() + at + v * hn::Lanes(d);
-      hn::StoreU(hn::Add(hn::LoadU(d, total), hn::LoadU(d, span)), d, total);
-      hn::StoreU(hn::Zero(d), d, span);
-    }
-}
-
 /// One task: all packed rows against weight rows [n, n + strip_rows).
 template <class T>
 void strip(PackedMatrix<T>& x, const StoredMatrix& w, size_t n, T* y) {
@@ -152,17 +139,18 @@ void strip(PackedMatrix<T>& x, const StoredMatrix& w, size_t n, T* y) {
     const size_t depth = std::min(slab, w.cols - k0);
     for (size_t i = 0; i < count; i += width)
       pack_panel(w, n + i, k0, depth, width, s.widened, s.panel.data() + i * slab);
-    const bool ends = k0 + depth == w.cols, span_ends = ends || (k0 + slab) % chain_span == 0;
+    const bool ends = k0 + depth == w.cols;
     FetchAhead ahead(w, ends ? n + strip_rows * threads : n, strip_rows, ends ? 0 : k0 + slab,
                      x.tiles() * ((count + width - 1) / width) * ((depth + chain_block - 1) / chain_block));
     for (size_t t0 = 0; t0 < x.tiles(); t0 += tiles_in_cache)
       for (size_t i = 0; i < count; i += width)
         for (size_t t = t0; t < std::min(x.tiles(), t0 + tiles_in_cache); ++t) {
-          const size_t height = x.height(t), at = t * tile_rows * strip_rows + i;
-          tile_of<2>(height, PackedRows<T>{x.at(k0, depth, t)}, s.panel.data() + i * slab, width,
-                     depth, s.sums.span.data() + at, strip_rows, ahead);
-          if (span_ends) end_span(s.sums, at, height);
+          with_height(x.height(t), [&](auto height) SINKREF_LAMBDA {
+            tile<height(), 2>(PackedRows<T>{x.at(k0, depth, t)}, s.panel.data() + i * slab, width, depth,
+                              s.sums.span.data() + t * tile_rows * strip_rows + i, strip_rows, ahead);
+          });
         }
+    if (ends || (k0 + slab) % chain_span == 0) s.sums.end_span();
   }
   for (size_t r = 0; r < x.rows; ++r)
     std::copy_n(s.sums.total.data() + r * strip_rows, count, y + r * w.rows + n);

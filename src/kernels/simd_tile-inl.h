@@ -11,6 +11,7 @@
 #include <hwy/highway.h>
 
 #include <algorithm>
+#include <type_traits>
 
 #include "sinkref/kernels.h"
 
@@ -18,6 +19,10 @@ HWY_BEFORE_NAMESPACE();
 namespace sinkref {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
+
+// Lambdas of a loop must be part of it, or sums go through memory.
+#undef SINKREF_LAMBDA
+#define SINKREF_LAMBDA HWY_ATTR __attribute__((always_inline))
 
 // tile_rows x 2 vectors of accumulators fill the register file.
 #if HWY_TARGET == HWY_AVX2
@@ -156,31 +161,27 @@ HWY_INLINE void tile(A a, const T* b, size_t b_step, size_t depth, T* t, size_t 
   for (size_t r = 0; r < R; ++r) add_chain(s[r], t + r * t_step);
 }
 
-/// tile() for 1 … tile_rows rows.
-template <size_t V, class A, class T, class Between>
-HWY_INLINE void tile_of(size_t rows, A a, const T* b, size_t b_step, size_t depth, T* t,
-                        size_t t_step, Between& between) {
+/// Calls use(R) with R = rows, 1 … tile_rows, as a constant: its loops over a tile's rows are unrolled.
+template <class Use>
+HWY_INLINE void with_height(size_t rows, const Use& use) {
   switch (rows) {
-#define SINKREF_TILE(R) \
-  case R: return tile<R, V>(a, b, b_step, depth, t, t_step, between);
-    SINKREF_TILE(1)
-    SINKREF_TILE(2)
-    SINKREF_TILE(3)
-#undef SINKREF_TILE
-#define SINKREF_TILE(R) \
-  case R: if constexpr (V <= 2) tile<R, V>(a, b, b_step, depth, t, t_step, between); return;
-    SINKREF_TILE(4)
-    SINKREF_TILE(5)
-    SINKREF_TILE(6)
+#define SINKREF_HEIGHT(R) \
+  case R: return use(std::integral_constant<size_t, R>());
+    SINKREF_HEIGHT(1)
+    SINKREF_HEIGHT(2)
+    SINKREF_HEIGHT(3)
+    SINKREF_HEIGHT(4)
+    SINKREF_HEIGHT(5)
+    SINKREF_HEIGHT(6)
 #if HWY_TARGET != HWY_AVX2
-    SINKREF_TILE(7)
-    SINKREF_TILE(8)
-    SINKREF_TILE(9)
-    SINKREF_TILE(10)
-    SINKREF_TILE(11)
-    SINKREF_TILE(12)
+    SINKREF_HEIGHT(7)
+    SINKREF_HEIGHT(8)
+    SINKREF_HEIGHT(9)
+    SINKREF_HEIGHT(10)
+    SINKREF_HEIGHT(11)
+    SINKREF_HEIGHT(12)
 #endif
-#undef SINKREF_TILE
+#undef SINKREF_HEIGHT
   }
 }
 

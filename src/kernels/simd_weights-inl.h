@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "kernels/simd_tile-inl.h"
 #include "kernels/sums.h"
 #include "sinkref/kernels.h"
 
@@ -20,10 +21,6 @@ HWY_BEFORE_NAMESPACE();
 namespace sinkref {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
-
-// Lambdas of a loop must be part of it, or sums go through memory.
-#undef SINKREF_LAMBDA
-#define SINKREF_LAMBDA HWY_ATTR __attribute__((always_inline))
 
 inline constexpr size_t slab = 256;  // k at a time: whole blocks of every stored type
 

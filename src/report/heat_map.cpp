@@ -46,9 +46,7 @@ std::string shade_bar(const HeatMap& map, double low, double high, double x, dou
            px(bottom - double(shade + 1) * height) + "h12v" + px(height + 0.3) + "h-12z\"/>\n";
   out += text(x + 16, top + 9, short_text(high));
   out += text(x + 16, bottom, short_text(low));
-  out += "<text class=\"label\" transform=\"translate(" + px(x + 28) + " " + px((top + bottom) / 2) +
-         ") rotate(90)\" text-anchor=\"middle\">" + escaped(map.value_title) + "</text>\n";
-  return out;
+  return out + turned_text(x + 28, (top + bottom) / 2, 90, map.value_title);
 }
 
 }  // namespace
@@ -78,8 +76,7 @@ std::string draw(const HeatMap& map, double x, double y) {
   for (size_t r = 0; r < map.rows.size(); r += every_row)
     out += text(left - 6, top + (double(r) + 0.5) * height + 4, std::to_string(r), Anchor::end);
   out += text((left + right) / 2, panel_height - 10, map.x_title, Anchor::middle);
-  out += "<text class=\"label\" transform=\"translate(15 " + px((top + bottom) / 2) +
-         ") rotate(-90)\" text-anchor=\"middle\">" + escaped(map.y_title) + "</text>\n";
+  out += turned_text(15, (top + bottom) / 2, -90, map.y_title);
   out += shade_bar(map, low, high, right + 10, top, bottom);
   return out + "</svg>\n";
 }

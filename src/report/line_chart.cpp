@@ -54,10 +54,7 @@ std::string axes(const LineChart& chart, const Frame& frame) {
   out += "<path class=\"axis\" d=\"M" + px(frame.left) + " " + px(frame.top) + "V" +
          px(frame.bottom) + "H" + px(frame.right) + "\"/>\n";
   out += text((frame.left + frame.right) / 2, panel_height - 10, chart.x.title, Anchor::middle);
-  const double middle = (frame.top + frame.bottom) / 2;
-  out += "<text class=\"label\" transform=\"translate(13 " + px(middle) +
-         ") rotate(-90)\" text-anchor=\"middle\">" + escaped(chart.y.title) + "</text>\n";
-  return out;
+  return out + turned_text(13, (frame.top + frame.bottom) / 2, -90, chart.y.title);
 }
 
 /// Of the points that share a column of pixels the first, the lowest, the highest and the last.

@@ -33,6 +33,12 @@ std::string joined_text(const std::vector<std::string>& parts) {
 
 std::string count_or_dash(size_t count) { return count == 0 ? "–" : std::to_string(count); }
 
+std::vector<Rule> norm_rules(const SinkLayer& sink) {
+  return {{"first token", sink.norm_first, false},
+          {"half-way", sink.fires_above(), false},
+          {"typical", sink.norm_typical, false}};
+}
+
 std::vector<double> counting(size_t n, size_t from) {
   std::vector<double> values(n);
   for (size_t i = 0; i < n; ++i) values[i] = static_cast<double>(from + i);

@@ -68,6 +68,8 @@ std::string list_text(const std::vector<size_t>& values);
 /// "a", "a and b", "a, b and c"
 std::string joined_text(const std::vector<std::string>& parts);
 std::string count_or_dash(size_t count);
+/// What the norm along a run is read against: first token, half-way and typical.
+std::vector<Rule> norm_rules(const SinkLayer& sink);
 std::vector<double> counting(size_t n, size_t from = 0);  ///< from, from + 1, …
 
 }  // namespace sinkref

@@ -20,9 +20,7 @@ LineChart patched_chart(const PageContext& context, const SinkLayer& sink) {
                                 patched ? Series::Mark::dashed : Series::Mark::line});
     ++colour;
   }
-  chart.rules = {{"first token", sink.norm_first, false},
-                 {"half-way", sink.fires_above(), false},
-                 {"typical", sink.norm_typical, false}};
+  chart.rules = norm_rules(sink);
   return chart;
 }
 

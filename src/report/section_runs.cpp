@@ -67,9 +67,7 @@ LineChart norm_chart(const PageContext& context, const SinkLayer& sink,
     if (run.condition == condition && !run.patched)
       chart.series.push_back({run.word, counting(run.norms[sink.layer].size(), 1),
                               run.norms[sink.layer], chart.series.size(), Series::Mark::line});
-  chart.rules = {{"first token", sink.norm_first, false},
-                 {"half-way", sink.fires_above(), false},
-                 {"typical", sink.norm_typical, false}};
+  chart.rules = norm_rules(sink);
   return chart;
 }
 

@@ -28,6 +28,11 @@ std::string text(double x, double y, const std::string& content, Anchor anchor, 
          ">" + escaped(content) + "</text>\n";
 }
 
+std::string turned_text(double x, double y, int degrees, const std::string& content) {
+  return "<text class=\"label\" transform=\"translate(" + px(x) + " " + px(y) + ") rotate(" +
+         std::to_string(degrees) + ")\" text-anchor=\"middle\">" + escaped(content) + "</text>\n";
+}
+
 std::string tick_text(double value) {
   char text[32];
   std::snprintf(text, sizeof text, "%.4g", std::fabs(value) < 1e-12 ? 0.0 : value);

@@ -20,6 +20,9 @@ enum class Anchor { start, middle, end };
 std::string text(double x, double y, const std::string& content, Anchor anchor = Anchor::start,
                  const char* css = "label");
 
+/// Along an axis: centred at (x, y) and turned.
+std::string turned_text(double x, double y, int degrees, const std::string& content);
+
 /// A number as a tick shows it: 0.3, 250, 10000, 1e+06.
 std::string tick_text(double value);
 

@@ -90,12 +90,12 @@ std::vector<Neurons> moved(std::vector<Neurons> neurons, long layers, long indic
   return neurons;
 }
 
-void add_pinnings(const std::vector<Neurons>& neurons, const std::string& where,
-                  std::vector<Hypothesis>& all) {
+/// The ways of pinning these neurons that are not the paper's.
+void add_wrong_pinnings(const std::vector<Neurons>& neurons, const std::string& where,
+                        std::vector<Hypothesis>& all) {
   const auto add = [&](const std::string& detail, Pinning how) {
     all.push_back(pinned(neurons, where + " " + neurons_text(neurons) + detail, how));
   };
-  add("", {});
   add(", pinned at position 0 too", {HookPoint::PreLinear, 1, 0});
   add(", with the value of position 0", {HookPoint::PreLinear, 0, 0});
   add(", with the value of position 2", {HookPoint::PreLinear, 2, 2});
@@ -151,8 +151,7 @@ void add_patch_faults(const Model& model, const Candidate& candidate, const Veri
   const ModelConfig& c = model.config();
   if (!options.patch.empty()) {
     all.push_back(pinned({}, "the patch is not applied", {}));
-    add_pinnings(options.patch, "the patch of", all);
-    all.erase(all.end() - 8);  // the right patch is no fault
+    add_wrong_pinnings(options.patch, "the patch of", all);
     for (long by : {1L, -1L}) {
       for (const auto& [neurons, what] :
            {std::pair(moved(options.patch, by, 0, c), "layer"),
@@ -169,11 +168,11 @@ void add_patch_faults(const Model& model, const Candidate& candidate, const Veri
   if (columns.empty()) return;
   const std::vector<Neurons> found = {{first.layer, columns}};
   if (neurons_text(found) == neurons_text(options.patch)) return;
-  add_pinnings(found,
-               options.patch.empty() ? "a patch is applied to"
-                                     : "the patch is at the wrong place, " +
-                                           neurons_text(options.patch) + " became",
-               all);
+  const std::string where = options.patch.empty() ? "a patch is applied to"
+                                                  : "the patch is at the wrong place, " +
+                                                        neurons_text(options.patch) + " became";
+  all.push_back(pinned(found, where + " " + neurons_text(found), {}));
+  add_wrong_pinnings(found, where, all);
 }
 
 }  // namespace sinkref

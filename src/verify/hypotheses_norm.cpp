@@ -97,19 +97,18 @@ Hypothesis layer_norm(const Model& model) {
       on_blocks(hooks, place, point, keep);
   };
   h.before = [input, eps](Hooks<double>& hooks, const Place& place) {
-    const auto scale = [input, eps](const Activation<double>& a) {
-      for (size_t r = 0; r < a.rows.size(); ++r) {
-        double sum = 0;
-        for (size_t i = 0; i < input->cols; ++i) sum += input->row(r)[i] * input->row(r)[i];
-        a.row(r)[0] = std::sqrt(sum / static_cast<double>(input->cols) + eps);
-      }
+    const auto deviation = [input, eps](size_t r) {
+      double sum = 0;
+      for (size_t i = 0; i < input->cols; ++i) sum += input->row(r)[i] * input->row(r)[i];
+      return std::sqrt(sum / static_cast<double>(input->cols) + eps);
     };
-    const auto divide = [input, eps](const Activation<double>& a) {
+    const auto scale = [deviation](const Activation<double>& a) {
+      for (size_t r = 0; r < a.rows.size(); ++r) a.row(r)[0] = deviation(r);
+    };
+    const auto divide = [input, deviation](const Activation<double>& a) {
       for (size_t r = 0; r < a.rows.size(); ++r) {
-        double sum = 0;
-        for (size_t i = 0; i < a.width; ++i) sum += input->row(r)[i] * input->row(r)[i];
-        for (size_t i = 0; i < a.width; ++i)
-          a.row(r)[i] = input->row(r)[i] / std::sqrt(sum / static_cast<double>(a.width) + eps);
+        const double by = deviation(r);
+        for (size_t i = 0; i < a.width; ++i) a.row(r)[i] = input->row(r)[i] / by;
       }
     };
     for (HookPoint point : scales) {
