@@ -195,8 +195,9 @@ void q6_k(const std::byte* __restrict block, float* __restrict out) {
 template <void (*widen_block)(const std::byte*, float*)>
 void widen_blocks(const DTypeInfo& type, const std::byte* row, size_t begin, size_t end,
                   float* out) {
-  for (size_t i = begin; i < end; i += type.block, out += type.block)
-    widen_block(row + i / type.block * type.bytes, out);
+  const std::byte* block = row + begin / type.block * type.bytes;
+  for (size_t i = begin; i < end; i += type.block, block += type.bytes, out += type.block)
+    widen_block(block, out);
 }
 
 template <float (*to_float)(uint16_t)>

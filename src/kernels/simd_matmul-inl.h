@@ -10,6 +10,9 @@
 
 #include <omp.h>
 
+#include <atomic>
+#include <vector>
+
 #include "kernels/simd_tile-inl.h"
 #include "kernels/simd_weights-inl.h"
 #include "kernels/sums.h"
@@ -43,13 +46,14 @@ template <class T>
 HWY_INLINE void pack_panel(const StoredMatrix& w, size_t n, size_t k0, size_t depth, size_t width,
                            Lines<float>& widened, T* out) {
   const size_t lanes = lanes_of<float>();
-  if constexpr (sizeof(T) == 4) {
-    for (size_t i = 0; i < width; i += lanes)
-      with_weights(w, n + i, k0, depth, widened,
-                   [&](auto rows) SINKREF_LAMBDA { store_columns(rows, depth, out + i, width); });
-  } else {
-    for (size_t i = 0; i < width; i += lanes) {
-      const WeightRows<float> rows = widen_rows(w, n + i, k0, depth, widened);
+  for (size_t i = 0; i < width; i += lanes) {
+    const WeightGroup group(w, n + i);
+    if constexpr (sizeof(T) == 4) {
+      group.with_columns(k0, depth, widened, [&](auto rows) SINKREF_LAMBDA {
+        store_columns(rows, depth, out + i, width);
+      });
+    } else {
+      const WeightRows<float> rows = group.widen_columns(k0, depth, widened);
       for (size_t k = 0; k < depth; ++k)
         for (size_t j = 0; j < std::min(lanes, width - i); ++j)
           out[k * width + i + j] = static_cast<T>(rows.data[j * rows.stride + k]);
@@ -131,7 +135,6 @@ template <class T>
 void strip(PackedMatrix<T>& x, const StoredMatrix& w, size_t n, T* y) {
   const size_t width = 2 * lanes_of<T>();
   const size_t count = std::min(strip_rows, w.rows - n);
-  const size_t threads = static_cast<size_t>(omp_get_num_threads());
   Scratch<T>& s = scratch<T>();
   s.panel.resize(slab * strip_rows);
   s.sums.reset(x.rows * strip_rows);
@@ -140,7 +143,7 @@ void strip(PackedMatrix<T>& x, const StoredMatrix& w, size_t n, T* y) {
     for (size_t i = 0; i < count; i += width)
       pack_panel(w, n + i, k0, depth, width, s.widened, s.panel.data() + i * slab);
     const bool ends = k0 + depth == w.cols;
-    FetchAhead ahead(w, ends ? n + strip_rows * threads : n, strip_rows, ends ? 0 : k0 + slab,
+    FetchAhead ahead(w, ends ? n + strip_rows : n, strip_rows, ends ? 0 : k0 + slab,
                      x.tiles() * ((count + width - 1) / width) * ((depth + chain_block - 1) / chain_block));
     for (size_t t0 = 0; t0 < x.tiles(); t0 += tiles_in_cache)
       for (size_t i = 0; i < count; i += width)
@@ -161,12 +164,13 @@ template <size_t R>
 void few_rows_group(const float* x, const StoredMatrix& w, size_t n, Lines<float>& widened,
                     float* y) {
   const hn::ScalableTag<float> d;
+  const WeightGroup group(w, n);
   hn::Vec<decltype(d)> span[R], total[R];
   HWY_UNROLL(3)
   for (size_t r = 0; r < R; ++r) span[r] = total[r] = hn::Zero(d);
   for (size_t k0 = 0; k0 < w.cols; k0 += slab) {
     const size_t depth = std::min(slab, w.cols - k0);
-    with_weights(w, n, k0, depth, widened, [&](auto rows) SINKREF_LAMBDA {
+    group.with_columns(k0, depth, widened, [&](auto rows) SINKREF_LAMBDA {
       add_weights<R>(x + k0, w.cols, rows, depth, span);
     });
     if ((k0 + slab) % chain_span != 0 && k0 + depth != w.cols) continue;
@@ -194,25 +198,56 @@ inline void few_rows_strip(const float* x, size_t rows, const StoredMatrix& w, s
     }
 }
 
-/// All strips of all products, split among the threads by `run(product, first weight row)`.
-template <class T, class Run>
-void for_strips(std::span<const Product<T>> products, const Run& run) {
+/// Tasks 0 … count - 1, of which each thread has a stretch of its own: weights are then read in the
+/// order in which they lie. Who is done helps the next one.
+class Stretches {
+ public:
+  explicit Stretches(size_t count) : count_(count), next_(static_cast<size_t>(omp_get_max_threads())) {
+    for (size_t t = 0; t < next_.size(); ++t) next_[t].task = begin(t);
+  }
+  /// Calls run(task) for this thread's share.
+  template <class Run>
+  void work(const Run& run) {
+    const size_t self = static_cast<size_t>(omp_get_thread_num());
+    for (size_t step = 0; step < next_.size(); ++step) {
+      const size_t t = (self + step) % next_.size();
+      for (size_t task; (task = next_[t].task.fetch_add(1, std::memory_order_relaxed)) < begin(t + 1);)
+        run(task);
+    }
+  }
+
+ private:
+  struct alignas(64) Next {
+    std::atomic<size_t> task;
+  };
+  size_t begin(size_t t) const { return count_ * t / next_.size(); }
+  size_t count_;
+  std::vector<Next> next_;
+};
+
+/// All strips of all products: run(product, first weight row).
+template <class T>
+size_t strips_of(std::span<const Product<T>> products) {
   size_t strips = 0;
   for (const Product<T>& p : products) strips += (p.w->rows + strip_rows - 1) / strip_rows;
-#pragma omp for schedule(dynamic, 1)
-  for (size_t i = 0; i < strips; ++i) {
-    size_t p = 0, s = i;
+  return strips;
+}
+template <class T, class Run>
+void for_strips(std::span<const Product<T>> products, Stretches& stretches, const Run& run) {
+  stretches.work([&](size_t strip) {
+    size_t p = 0, s = strip;
     for (size_t own; s >= (own = (products[p].w->rows + strip_rows - 1) / strip_rows); ++p) s -= own;
     run(products[p], s * strip_rows);
-  }
+  });
 }
 
 template <class T>
 void matmuls(const T* x, size_t rows, std::span<const Product<T>> products) {
   if constexpr (sizeof(T) == 4) {
     if (rows <= few_rows) {
+      Stretches stretches(strips_of(products));
 #pragma omp parallel
-      for_strips<T>(products, [=](const Product<T>& p, size_t n) {
+      for_strips<T>(products, stretches, [=](const Product<T>& p, size_t n) {
         few_rows_strip(x, rows, *p.w, n, p.y);
       });
       return;
@@ -223,11 +258,12 @@ void matmuls(const T* x, size_t rows, std::span<const Product<T>> products) {
   const size_t cols = products[0].w->cols;
   for (size_t r0 = 0; r0 < rows; r0 += pass_rows) {
     packed.resize(std::min(pass_rows, rows - r0), cols);
+    Stretches stretches(strips_of(products));
 #pragma omp parallel
     {
 #pragma omp for schedule(static)
       for (size_t t = 0; t < packed.tiles(); ++t) packed.pack_tile(x + r0 * cols, cols, t);
-      for_strips<T>(products, [&](const Product<T>& p, size_t n) {
+      for_strips<T>(products, stretches, [&](const Product<T>& p, size_t n) {
         strip(packed, *p.w, n, p.y + r0 * p.w->rows);
       });
     }

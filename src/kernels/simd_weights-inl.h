@@ -28,20 +28,26 @@ inline constexpr size_t slab = 256;  // k at a time: whole blocks of every store
 template <class From>
 struct WeightRows {
   const From* data;
-  size_t stride;  ///< elements from row to row
-  size_t ahead;   ///< elements to what will be read soon
+  size_t stride;     ///< elements from row to row
+  const From* next;  ///< short rows: where the next group of rows continues, else null
 
-  static constexpr size_t columns = 16 / sizeof(From);   ///< transposed at a time
-  static constexpr size_t line = 64 / sizeof(From);      ///< elements of a cache line
+  static constexpr size_t columns = 16 / sizeof(From);  ///< transposed at a time
+  static constexpr size_t line = 64 / sizeof(From);     ///< elements of a cache line
 };
 
-/// Fetches what lies ahead of column k of each row. The processor's own prefetchers lose their way
-/// in rows of a few KiB.
+/// Fetches, while line k / line of each row is used, as many lines of the next rows as they lie in
+/// memory: first from far to the second cache, later to the first. The processor's own prefetchers
+/// follow rows of many KiB but lose their way in short ones.
 template <class From>
 HWY_INLINE void fetch_ahead(WeightRows<From> rows, size_t k) {
-  const From* from = rows.data + k + rows.ahead;
-  for (size_t i = 0; i < hn::Lanes(hn::ScalableTag<float>()); ++i)
-    __builtin_prefetch(from + i * rows.stride);
+  constexpr size_t far_bytes = 32768;
+  if (rows.next == nullptr) return;
+  const size_t lanes = hn::Lanes(hn::ScalableTag<float>());
+  const char* from = reinterpret_cast<const char*>(rows.next + k * lanes);
+  for (size_t i = 0; i < lanes; ++i) {
+    __builtin_prefetch(from + i * 64);
+    __builtin_prefetch(from + i * 64 + far_bytes, 0, 2);
+  }
 }
 
 /// One vector whose blocks of 128 bits are read from every `step`-th row.
@@ -191,51 +197,64 @@ HWY_INLINE void add_weights(const float* x, size_t x_step, WeightRows<From> rows
   }
 }
 
-/// The rows from n on, one per lane, widened to fp32. Rows past the last repeat it; nobody reads
-/// their outputs.
-inline WeightRows<float> widen_rows(const StoredMatrix& w, size_t n, size_t k0, size_t depth,
-                                    Lines<float>& widened) {
-  const size_t lanes = hn::Lanes(hn::ScalableTag<float>());
-  widened.resize(lanes * slab);
-  for (size_t i = 0; i < lanes; ++i)
-    widen(w.dtype, w.row(std::min(n + i, w.rows - 1)), k0, k0 + depth, widened.data() + i * slab);
-  return {widened.data(), slab, 0};
-}
-
-/// The same rows as they lie in the file; no data if they are not evenly spaced there (the last
-/// rows, heads interleaved by GGUF) or not aligned.
-template <class From>
-WeightRows<From> rows_in_file(const StoredMatrix& w, size_t n, size_t k0) {
-  const size_t lanes = hn::Lanes(hn::ScalableTag<float>());
-  if (n + lanes > w.rows || reinterpret_cast<uintptr_t>(w.data) % sizeof(From) != 0) return {};
-  const std::byte* first = w.row(n);
-  const std::ptrdiff_t step = w.row(n + 1) - first;
-  if (w.row(n + lanes - 1) - first != static_cast<std::ptrdiff_t>(lanes - 1) * step) return {};
-  const size_t stride = static_cast<size_t>(step) / sizeof(From);
-  // Short rows: the next group. Long ones: a little further in each, as that stays in the cache.
-  const size_t group = lanes * stride;
-  const size_t ahead = group * sizeof(From) <= 32768 ? group : 512 / sizeof(From);
-  return {reinterpret_cast<const From*>(first) + k0, stride, ahead};
-}
-
-/// Calls use(rows) with the weight rows from n on, one per lane, columns [k0, k0 + depth) within one
-/// slab: in the file where that is possible, else widened to fp32.
-template <class Use>
-HWY_INLINE void with_weights(const StoredMatrix& w, size_t n, size_t k0, size_t depth,
-                             Lines<float>& widened, const Use& use) {
-  const auto in_file = [&](auto type) SINKREF_LAMBDA {
-    const auto rows = rows_in_file<decltype(type)>(w, n, k0);
-    if (rows.data == nullptr || (sizeof(type) == 2 && depth % rows.columns != 0)) return false;
-    use(rows);
-    return true;
-  };
-  if (w.dtype == DType::F32 && in_file(float())) return;
-  if constexpr (hn::MaxLanes(hn::ScalableTag<float>()) >= 8) {  // whole blocks of 16-bit rows
-    if (w.dtype == DType::F16 && in_file(hwy::float16_t())) return;
-    if (w.dtype == DType::BF16 && in_file(hwy::bfloat16_t())) return;
+/// The weight rows from n on, one per lane. Rows past the last repeat it; nobody reads their outputs.
+class WeightGroup {
+ public:
+  WeightGroup(const StoredMatrix& w, size_t n) : dtype_(w.dtype), row_bytes_(w.row_bytes()) {
+    for (size_t i = 0; i < lanes(); ++i) row_[i] = w.row(std::min(n + i, w.rows - 1));
+    const std::ptrdiff_t step = row_[1] - row_[0];
+    evenly_spaced_ = step > 0 && n + lanes() <= w.rows;
+    for (size_t i = 1; i < lanes(); ++i) evenly_spaced_ &= row_[i] - row_[i - 1] == step;
   }
-  use(widen_rows(w, n, k0, depth, widened));
-}
+
+  /// Calls use(rows) with columns [k0, k0 + depth), within one slab: in the file where they lie evenly
+  /// spaced and aligned there (not so the last rows), else widened to fp32.
+  template <class Use>
+  HWY_INLINE void with_columns(size_t k0, size_t depth, Lines<float>& widened, const Use& use) const {
+    const auto in_file = [&](auto type) SINKREF_LAMBDA {
+      using From = decltype(type);
+      if (!evenly_spaced_ || reinterpret_cast<uintptr_t>(row_[0]) % sizeof(From) != 0) return false;
+      if (sizeof(From) == 2 && depth % WeightRows<From>::columns != 0) return false;
+      use(in_place<From>(k0));
+      return true;
+    };
+    if (dtype_ == DType::F32 && in_file(float())) return;
+    if constexpr (hn::MaxLanes(hn::ScalableTag<float>()) >= 8) {  // whole blocks of 16-bit rows
+      if (dtype_ == DType::F16 && in_file(hwy::float16_t())) return;
+      if (dtype_ == DType::BF16 && in_file(hwy::bfloat16_t())) return;
+    }
+    use(widen_columns(k0, depth, widened));
+  }
+
+  WeightRows<float> widen_columns(size_t k0, size_t depth, Lines<float>& widened) const {
+    widened.resize(lanes() * slab);
+    const DTypeInfo& info = dtype_info(dtype_);
+    const size_t begin = k0 / info.block * info.bytes;
+    const size_t end = (k0 + depth) / info.block * info.bytes;
+    for (size_t i = 0; i < lanes(); ++i) {
+      const std::byte* next = row_[i] + lanes() * row_bytes_;  // what the next group will read
+      for (size_t at = begin; at < end; at += 64) __builtin_prefetch(next + at);
+      widen(dtype_, row_[i], k0, k0 + depth, widened.data() + i * slab);
+    }
+    return {widened.data(), slab, nullptr};
+  }
+
+ private:
+  static size_t lanes() { return hn::Lanes(hn::ScalableTag<float>()); }
+
+  template <class From>
+  WeightRows<From> in_place(size_t k0) const {
+    const size_t stride = static_cast<size_t>(row_[1] - row_[0]) / sizeof(From);
+    const From* first = reinterpret_cast<const From*>(row_[0]);
+    const bool short_rows = lanes() * row_bytes_ <= 32768;
+    return {first + k0, stride, short_rows ? first + lanes() * (stride + k0) : nullptr};
+  }
+
+  DType dtype_;
+  size_t row_bytes_;
+  bool evenly_spaced_;
+  const std::byte* row_[hn::MaxLanes(hn::ScalableTag<float>())];
+};
 
 }  // namespace HWY_NAMESPACE
 }  // namespace sinkref
