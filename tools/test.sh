@@ -93,6 +93,9 @@ if [ $full = yes ]; then
     build/venv-engines/bin/python tools/test_verify_engines.py --engines --full
   check "the same bits from every compiler and from ARM" tools/invariance.sh --full
   check "golden files and their whole pool against transformers" $python tools/check_goldens.py --pool
+  check "eval: Ray, and tasks of the real lm-eval" sh -c '
+    tools/setup.sh --eval && build/venv-eval/bin/python tools/test_eval.py --ray &&
+    build/venv-eval/bin/python tools/test_eval.py --lm-eval'
   check "all tests built with sanitizers" sanitized sinkref_tests
   # SmolLM2 under the sanitizers takes minutes and shows nothing the tiny models do not.
   run_tests build-asan/tests/sinkref_tests '~[smollm2]'

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Tests of `sinkref eval` as a program: kill and resume, shards and merge, bad input; with --ray on a
-Ray cluster of this machine, one worker of which is killed. Uses the tiny model."""
+Ray cluster of this machine, one worker of which is killed; with --lm-eval tasks of the real lm-eval,
+exported and through its own command. Uses the tiny model."""
 
 from __future__ import annotations
 
@@ -69,31 +70,33 @@ class EvalTest(unittest.TestCase):
         return file.read_bytes(), Path(f"{file}.run.json").read_bytes(), summary
 
     def test_kill_and_resume(self) -> None:
-        start = time.monotonic()
-        whole, info, summary = self.uninterrupted()
-        seconds = time.monotonic() - start
-        file = self.folder / "killed.jsonl"
+        """SIGKILL at ten random moments, after every other one of which the last bytes are lost too."""
+        data = self.write(*(item | {"id": f"{item['id']}/{copy}"} for copy in range(12) for item in items()))
+        whole, file = self.folder / "whole.jsonl", self.folder / "killed.jsonl"
         partial = Path(f"{file}.partial")
-        random.seed(7)
-        kept = set()
-        for _ in range(10):
-            process = subprocess.Popen(command("--data", ITEMS, *PATCH, "--samples", file, "--json"),
+        summary = self.done("--data", data, *PATCH, "--samples", whole, "--json").stdout
+        moments = random.Random(7)
+        kept = []
+        for kill, size in enumerate(sorted(moments.uniform(0, 0.9) * whole.stat().st_size for _ in range(10))):
+            process = subprocess.Popen(command("--data", data, *PATCH, "--samples", file, "--json"),
                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            time.sleep(random.uniform(0, seconds / 4))
+            while process.poll() is None and not (partial.exists() and partial.stat().st_size >= size):
+                time.sleep(0.001)
+            time.sleep(moments.uniform(0, 0.02))
             process.send_signal(signal.SIGKILL)
-            process.wait()
-            if partial.exists():
-                kept.add(partial.stat().st_size)
-        if partial.exists() and partial.stat().st_size:  # a line that was cut in the middle
-            os.truncate(partial, partial.stat().st_size - 3)
-        end = self.done("--data", ITEMS, *PATCH, "--samples", file, "--json").stdout
-        self.assertEqual(file.read_bytes(), whole)
-        self.assertEqual(Path(f"{file}.run.json").read_bytes(), info)
+            self.assertEqual(process.wait(), -signal.SIGKILL, "it had ended before")
+            if kill % 2:
+                os.truncate(partial, max(0, partial.stat().st_size - moments.randrange(1, 300)))
+            kept.append(partial.stat().st_size)
+        self.assertGreater(len(set(kept)), 5)
+        end = self.done("--data", data, *PATCH, "--samples", file, "--json").stdout
+        self.assertEqual(file.read_bytes(), whole.read_bytes())
+        self.assertEqual(Path(f"{file}.run.json").read_bytes(), Path(f"{whole}.run.json").read_bytes())
         self.assertEqual(end, summary)
         self.assertFalse(partial.exists())
         # Once more: nothing is run, the same is printed.
-        self.assertEqual(self.done("--data", ITEMS, *PATCH, "--samples", file, "--json").stdout, summary)
-        self.assertEqual(file.read_bytes(), whole)
+        self.assertEqual(self.done("--data", data, *PATCH, "--samples", file, "--json").stdout, summary)
+        self.assertEqual(file.read_bytes(), whole.read_bytes())
 
     def test_every_prefix_of_the_partial_file_resumes(self) -> None:
         whole, _, _ = self.uninterrupted()
@@ -258,11 +261,111 @@ class RayTest(EvalTest):
         self.assertEqual(Path(f"{out}.run.json").read_bytes(), info)
 
 
+TASK = """
+task: {name}
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: "{data}"}}}}
+test_split: test
+fewshot_split: test
+output_type: multiple_choice
+metadata: {{version: 1}}
+"""
+PLAIN = """
+doc_to_text: "Question: {{question}}\\nAnswer:"
+doc_to_choice: "{{answers}}"
+doc_to_target: "{{gold}}"
+metric_list: [{metric: acc}, {metric: acc_norm}]
+"""
+BY_CONTEXT = """
+doc_to_text: !function utils.right_one
+doc_to_choice: !function utils.beginnings
+doc_to_target: !function utils.ending
+metric_list: [{metric: acc}]
+"""
+SEVERAL_TRUE = """
+doc_to_text: "Q: {{question}}\\nA:"
+doc_to_choice: "{{mc2_targets.choices}}"
+doc_to_target: 0
+process_results: !function utils.process_results_mc2
+metric_list: [{metric: acc}]
+"""
+UTILS = """
+from lm_eval.tasks.truthfulqa.utils import process_results_mc2
+def right_one(doc): return doc["gold"]
+def beginnings(doc): return [f"{doc['question']} {a}" for a in doc["answers"]]
+def ending(doc): return "is right"
+"""
+
+
+class LmEvalTest(EvalTest):
+    """Tasks of lm-eval from local files: exported, and through `lm_eval --model sinkref`, are one result."""
+
+    TASKS = ("local_plain", "local_contexts", "local_several", "local_group")
+
+    def write_tasks(self) -> Path:
+        folder = self.folder / "tasks"
+        folder.mkdir()
+        docs = [{"question": item["context"].removeprefix("Question: ").removesuffix("\nAnswer:"),
+                 "answers": [choice[1:] for choice in item["choices"]], "gold": item["gold"],
+                 # Short ones, the true ones first: lm-eval's exp() underflows, and it takes what follows a 0 for false.
+                 "mc2_targets": {"choices": ["a", "b", "c", "d"], "labels": [1, 1, 0, 0]}}
+                for item in items("arc_easy", "arc_challenge") if len(item["choices"]) == 4]
+        bodies = {"local_plain": PLAIN, "local_contexts": BY_CONTEXT, "local_several": SEVERAL_TRUE,
+                  "local_group_a": PLAIN, "local_group_b": PLAIN}
+        for number, (name, body) in enumerate(bodies.items()):
+            data = folder / f"{name}.json"
+            data.write_text("".join(json.dumps(doc) + "\n" for doc in docs[number % 2 :]))
+            (folder / f"{name}.yaml").write_text(TASK.format(name=name, data=data) + body)
+        (folder / "local_group.yaml").write_text(
+            "group: local_group\ntask: [local_group_a, local_group_b]\n"
+            "aggregate_metric_list: [{metric: acc, weight_by_size: true}, {metric: acc_norm, weight_by_size: true}]\n"
+            "metadata: {version: 1}\n")
+        (folder / "utils.py").write_text(UTILS)
+        return folder
+
+    def python(self, *arguments: object) -> None:
+        environment = os.environ | {"HF_HOME": str(self.folder / "hf"), "HF_HUB_OFFLINE": "1", "SINKREF": str(PROGRAM),
+                                    "PYTHONPATH": str(self.folder / "plugin"), "OMP_WAIT_POLICY": "passive"}
+        done = subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, env=environment)
+        self.assertEqual(done.returncode, 0, done.stderr[-3000:])
+
+    def results_of_lm_eval(self, tasks: Path, shots: int, arguments: str) -> dict:
+        out = self.folder / f"out-{shots}-{arguments.count('patch')}"
+        start = f"import site; site.addsitedir({str(self.folder / 'plugin')!r}); " \
+                "from lm_eval.__main__ import cli_evaluate; cli_evaluate()"
+        self.python("-c", start, "--model", "sinkref", "--model_args", arguments, "--tasks", ",".join(self.TASKS),
+                    "--include_path", tasks, "--num_fewshot", shots, "--output_path", out)
+        (results,) = out.rglob("results_*.json")
+        return json.loads(results.read_text())["results"]
+
+    def test_exported_is_what_lm_eval_asks(self) -> None:
+        self.python("-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index",
+                    "--target", self.folder / "plugin", ROOT / "tools" / "lm_eval_sinkref")
+        tasks = self.write_tasks()
+        model = ROOT / "reference_outputs" / "tiny_llama3"
+        for shots in (0, 2):
+            data = self.folder / f"data-{shots}"
+            self.python(ROOT / "tools" / "export_lm_eval.py", "--tasks", ",".join(self.TASKS), "--num-fewshot", shots,
+                        "--include-path", tasks, "--out", data)
+            ours = json.loads(self.done("--model", model, "--data", *sorted(data.glob("*.gz")), *PATCH, "--json").stdout)
+            for variant, patch in (("original", ""), ("patched", ",patch=0:3+17;1:5")):
+                theirs = self.results_of_lm_eval(tasks, shots, f"model={model},threads=1{patch}")
+                for name in self.TASKS:
+                    exported = ours["tasks"][f"{name}_{shots}shot" if shots else name][variant]
+                    for metric in ("acc", "acc_norm") if name in ("local_plain", "local_group") else ("acc",):
+                        for of_ours, of_theirs in ((metric, f"{metric},none"),
+                                                   (f"{metric}_stderr", f"{metric}_stderr,none")):
+                            self.assertAlmostEqual(exported[of_ours], theirs[name][of_theirs], 12, (name, shots, variant))
+            self.assertNotEqual(ours["tasks"], {})
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ray", action="store_true", help="only the test on Ray (needs requirements-eval.txt)")
+    parser.add_argument("--lm-eval", action="store_true", help="only the test with lm-eval (needs the same)")
     parser.add_argument("--program", type=Path, default=PROGRAM)
     args, rest = parser.parse_known_args()
     PROGRAM = args.program
-    case = "RayTest.test_worker_killed" if args.ray else "EvalTest"
+    case = ("RayTest.test_worker_killed" if args.ray else
+            "LmEvalTest.test_exported_is_what_lm_eval_asks" if args.lm_eval else "EvalTest")
     unittest.main(argv=[sys.argv[0], case, *rest] if not rest else [sys.argv[0], *rest])

@@ -139,7 +139,7 @@ class EvalScorer {
     size_t room;  ///< positions that its children will need
   };
 
-  size_t keep_stem(std::span<const int> tokens, std::vector<EvalScore>& scores);
+  size_t keep_stem(std::span<const int> tokens, size_t users, std::vector<EvalScore>& scores);
   void add_targets(const EvalRequest& request, size_t item, size_t choice, size_t begin,
                    size_t end, Branch& branch);
   void run(const std::vector<Branch>& branches, std::vector<Prefix>& into,
@@ -157,6 +157,10 @@ class EvalScorer {
 
 extern template class EvalScorer<float>;
 extern template class EvalScorer<double>;
+
+/// Rows of one batch: its trunks and its leaves are a pass each, of some hundred rows, which a chunk
+/// of as many tokens does in one step.
+inline constexpr size_t eval_batch_rows = 1024;
 
 /// How many items from `first` on make one batch: wide enough for the matmuls, within the memory of
 /// the caches, and without losing a long shared prefix (where MMLU's subject changes).

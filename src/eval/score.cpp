@@ -8,11 +8,11 @@ namespace sinkref {
 
 namespace {
 
-// Rows of one batch: its trunks and its leaves are a pass each, of some hundred rows.
-constexpr size_t batch_rows = 1024;
-constexpr size_t cache_bytes = size_t{1} << 30;
-// A longer or shorter shared prefix than this is worth a batch, and a pass, of its own.
+constexpr size_t cache_bytes = size_t{256} << 20;
+// A longer or shorter shared prefix than this is worth a batch of its own.
 constexpr size_t worthwhile = 48;
+// So many rows saved are worth a pass of its own over the weights.
+constexpr size_t pass_costs = 96;
 
 size_t shared(std::span<const int> a, std::span<const int> b) {
   return static_cast<size_t>(
@@ -67,7 +67,7 @@ size_t batch_items(const std::vector<std::vector<EvalRequest>>& items, const Mod
       cached += length;
     }
     if (i > 0 && cached * token_bytes > cache_bytes) return i;
-    if (rows >= batch_rows) return i + 1;
+    if (rows >= eval_batch_rows) return i + 1;
   }
   return items.size();
 }
@@ -86,11 +86,13 @@ EvalScorer<T>::EvalScorer(const Model& model, RunOptions options, std::vector<Ne
       root_{{}, {KvCache<T>(model.config(), model.config().layers, 0), {}}},
       stem_(root_) {}
 
-/// Makes stem_ begin with `tokens`, unless what it has is near enough; returns how many it has.
+/// Makes stem_ begin with `tokens`, unless `users` of it would save too little; returns how many it
+/// has.
 template <class T>
-size_t EvalScorer<T>::keep_stem(std::span<const int> tokens, std::vector<EvalScore>& scores) {
+size_t EvalScorer<T>::keep_stem(std::span<const int> tokens, size_t users,
+                                std::vector<EvalScore>& scores) {
   const size_t have = shared(stem_.tokens, tokens);
-  if (tokens.size() - have < worthwhile) return have;
+  if ((tokens.size() - have) * users < pass_costs) return have;
   const std::span<const int> missing = tokens.subspan(have);
   std::vector<Prefix> extended;
   run({{&stem_, have, {missing.begin(), missing.end()}, {}, tokens.size()}}, extended, scores);
@@ -107,7 +109,7 @@ std::vector<EvalScore> EvalScorer<T>::score(const std::vector<std::vector<EvalRe
                       std::vector<uint8_t>(requests.size(), 1)});
     common = common.first(shared(common, before_targets(requests)));
   }
-  const size_t stem = keep_stem(common, scores);
+  const size_t stem = keep_stem(common, items.size(), scores);
   std::vector<Branch> trunks, leaves;
   std::vector<size_t> trunk_of(items.size());
   for (size_t i = 0; i < items.size(); ++i) {
