@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import math
 import os
 import random
 import signal
@@ -232,6 +233,42 @@ class EvalTest(unittest.TestCase):
             process.wait()
 
 
+class CommittedTableTest(unittest.TestCase):
+    """The committed table of benchmarks follows from the committed items, computed here once more."""
+
+    FOLDER = ROOT / "reference_outputs" / "eval" / "smollm2"
+
+    @staticmethod
+    def estimate(values: list[float]) -> tuple[float, float]:
+        mean = math.fsum(values) / len(values)
+        return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1) / len(values))
+
+    def test_numbers(self) -> None:
+        tasks = json.loads((self.FOLDER / "benchmarks.json").read_text())
+        page = (self.FOLDER / "README.md").read_text()
+        self.assertGreater(len(tasks), 0)
+        for task, found in tasks.items():
+            samples = lines(gzip.open(self.FOLDER / f"{task}.jsonl.gz", "rt", encoding="utf-8").read())
+            original, patched = samples[0::2], samples[1::2]
+            self.assertEqual([s["id"] for s in original], [s["id"] for s in patched])
+            self.assertEqual(len(original), found["original"]["n"])
+            if any("subject" in s for s in samples):
+                continue  # pooled errors: eval_metrics_test.cpp
+            for metric in (key for key in original[0] if key.startswith("acc")):
+                a, b = ([float(s[metric]) for s in half] for half in (original, patched))
+                for values, key in ((a, "original"), (b, "patched"), ([y - x for x, y in zip(a, b)], "delta")):
+                    for got, name in zip(self.estimate(values), (metric, f"{metric}_stderr")):
+                        self.assertAlmostEqual(got, found[key][name], 12, (task, key, name))
+                better, worse = sum(y > x for x, y in zip(a, b)), sum(y < x for x, y in zip(a, b))
+                self.assertEqual((better, worse), (found["delta"][f"{metric}_better"], found["delta"][f"{metric}_worse"]))
+                if (p := found["delta"][f"{metric}_mcnemar_p"]) is not None:
+                    n, least = better + worse, min(better, worse)
+                    exact = min(1.0, 2 * sum(math.comb(n, k) for k in range(least + 1)) / 2**n)
+                    self.assertAlmostEqual(p, exact, 12, (task, metric))
+                if metric != "acc_bytes":
+                    self.assertIn(f"| {task} | {metric} | {len(a)} | {found['original'][metric]:.4f} ±", page)
+
+
 class RayTest(EvalTest):
     """The same bytes from a Ray cluster, one of whose workers is killed."""
 
@@ -367,5 +404,5 @@ if __name__ == "__main__":
     args, rest = parser.parse_known_args()
     PROGRAM = args.program
     case = ("RayTest.test_worker_killed" if args.ray else
-            "LmEvalTest.test_exported_is_what_lm_eval_asks" if args.lm_eval else "EvalTest")
-    unittest.main(argv=[sys.argv[0], case, *rest] if not rest else [sys.argv[0], *rest])
+            "LmEvalTest.test_exported_is_what_lm_eval_asks" if args.lm_eval else "EvalTest CommittedTableTest")
+    unittest.main(argv=[sys.argv[0], *(rest or case.split())])
