@@ -71,6 +71,8 @@ def finished_runs(work: Path) -> dict[str, dict]:
         times = [json.loads(line) for line in summary.with_suffix(".times").read_text().splitlines()]
         seconds = {key: round(sum(t[key] for t in times)) for key in ("wall", "processor")}
         for task, metrics in content["tasks"].items():
+            if "delta" not in metrics:
+                raise UserError(f"{summary}: was run without a patch; give --patch LAYER:NEURONS and another --work")
             found[task] = {"run": content["run"], **metrics, "seconds": seconds, "samples": samples}
     if not found:
         raise UserError(f"{work}: holds no finished run of sinkref eval")
