@@ -22,6 +22,12 @@ const std::byte* StoredMatrix::row(size_t r) const {
   return data + r * row_bytes();
 }
 
+size_t StoredMatrix::output_of(size_t stored) const {
+  if (interleaved_head_dim == 0) return stored;
+  const size_t in_head = stored % interleaved_head_dim;
+  return stored - in_head + in_head / 2 + in_head % 2 * (interleaved_head_dim / 2);
+}
+
 std::vector<float> widen_row(const StoredMatrix& matrix, size_t row) {
   std::vector<float> out(matrix.cols);
   widen(matrix.dtype, matrix.row(row), 0, matrix.cols, out.data());

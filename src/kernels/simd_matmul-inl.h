@@ -22,10 +22,11 @@ namespace sinkref {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-inline constexpr size_t strip_rows = 32;   // weight rows per task: a multiple of every panel's width
+inline constexpr size_t strip_rows = 32;   // weight rows per strip: a multiple of every panel's width
 inline constexpr size_t pass_rows = 1020;  // rows of x at a time, which bounds the buffers
 inline constexpr size_t tiles_in_cache = 96 / tile_rows;  // whose slab stays for the next panel
 inline constexpr size_t few_rows = 3;      // up to here weights go from the file to the registers
+inline constexpr size_t most_rows_per_task = 512;  // of few rows of x
 
 /// Buffers of one thread; they grow once and stay.
 template <class T>
@@ -108,7 +109,7 @@ class FetchAhead {
     begin_ = w.row_bytes() * k0 / w.cols;
     bytes_ = w.row_bytes() * std::min(slab, w.cols - k0) / w.cols;
     each_ = ((end_ - row_) * ((bytes_ + line - 1) / line) + calls - 1) / calls;
-    next_ = w.row(row_) + begin_;
+    next_ = w_.data + row_ * w_.row_bytes() + begin_;
     last_ = next_ + bytes_;
   }
   HWY_INLINE void operator()() {
@@ -116,7 +117,7 @@ class FetchAhead {
       __builtin_prefetch(next_, 0, 2);
       next_ += line;
       if (next_ >= last_ && ++row_ < end_) {
-        next_ = w_.row(row_) + begin_;
+        next_ = w_.data + row_ * w_.row_bytes() + begin_;
         last_ = next_ + bytes_;
       }
     }
@@ -130,11 +131,18 @@ class FetchAhead {
   const std::byte* last_ = nullptr;
 };
 
-/// One task: all packed rows against weight rows [n, n + strip_rows).
+/// Outputs of the weight rows [n, n + count), which are in the file's order, to their places in y.
 template <class T>
-void strip(PackedMatrix<T>& x, const StoredMatrix& w, size_t n, T* y) {
+HWY_INLINE void put_outputs(const T* from, const StoredMatrix& w, size_t n, size_t count, T* y) {
+  if (w.interleaved_head_dim == 0) std::copy_n(from, count, y + n);
+  else
+    for (size_t i = 0; i < count; ++i) y[w.output_of(n + i)] = from[i];
+}
+
+/// One task: all packed rows against weight rows [n, n + count), at most strip_rows.
+template <class T>
+void strip(PackedMatrix<T>& x, const StoredMatrix& w, size_t n, size_t count, T* y) {
   const size_t width = 2 * lanes_of<T>();
-  const size_t count = std::min(strip_rows, w.rows - n);
   Scratch<T>& s = scratch<T>();
   s.panel.resize(slab * strip_rows);
   s.sums.reset(x.rows * strip_rows);
@@ -156,46 +164,54 @@ void strip(PackedMatrix<T>& x, const StoredMatrix& w, size_t n, T* y) {
     if (ends || (k0 + slab) % chain_span == 0) s.sums.end_span();
   }
   for (size_t r = 0; r < x.rows; ++r)
-    std::copy_n(s.sums.total.data() + r * strip_rows, count, y + r * w.rows + n);
+    put_outputs(s.sums.total.data() + r * strip_rows, w, n, count, y + r * w.rows);
 }
 
-/// R rows of x against one vector of weight rows, in registers: what decode does.
+/// R rows of x against one vector of weight rows, in registers: what decode does. The outputs of row r
+/// are out[r·lanes] on.
 template <size_t R>
-void few_rows_group(const float* x, const StoredMatrix& w, size_t n, Lines<float>& widened,
-                    float* y) {
+void few_rows_group(const float* x, size_t cols, const WeightGroup& group, Lines<float>& widened,
+                    float* out) {
   const hn::ScalableTag<float> d;
-  const WeightGroup group(w, n);
   hn::Vec<decltype(d)> span[R], total[R];
   HWY_UNROLL(3)
   for (size_t r = 0; r < R; ++r) span[r] = total[r] = hn::Zero(d);
-  for (size_t k0 = 0; k0 < w.cols; k0 += slab) {
-    const size_t depth = std::min(slab, w.cols - k0);
+  for (size_t k0 = 0; k0 < cols; k0 += slab) {
+    const size_t depth = std::min(slab, cols - k0);
     group.with_columns(k0, depth, widened, [&](auto rows) SINKREF_LAMBDA {
-      add_weights<R>(x + k0, w.cols, rows, depth, span);
+      add_weights<R>(x + k0, cols, rows, depth, span);
     });
-    if ((k0 + slab) % chain_span != 0 && k0 + depth != w.cols) continue;
+    if ((k0 + slab) % chain_span != 0 && k0 + depth != cols) continue;
     HWY_UNROLL(3)
     for (size_t r = 0; r < R; ++r) {
       total[r] = hn::Add(total[r], span[r]);
       span[r] = hn::Zero(d);
     }
   }
-  float out[hn::MaxLanes(d)];
-  for (size_t r = 0; r < R; ++r) {
-    hn::StoreU(total[r], d, out);
-    std::copy_n(out, std::min(hn::Lanes(d), w.rows - n), y + r * w.rows + n);
-  }
+  for (size_t r = 0; r < R; ++r) hn::StoreU(total[r], d, out + r * hn::Lanes(d));
 }
 
-/// One task of few_rows: weight rows [n, n + strip_rows).
-inline void few_rows_strip(const float* x, size_t rows, const StoredMatrix& w, size_t n, float* y) {
+/// One task of few rows of x: weight rows [n, n + count). Every lane walks a stretch of rows of its
+/// own: so many long streams read memory faster than one does.
+inline void few_rows_task(const float* x, size_t rows, const StoredMatrix& w, size_t n,
+                              size_t count, float* y) {
+  const size_t lanes = lanes_of<float>(), cols = w.cols;
   Lines<float>& widened = scratch<float>().widened;
-  for (size_t i = n; i < std::min(w.rows, n + strip_rows); i += lanes_of<float>())
+  float out[few_rows * hn::MaxLanes(hn::ScalableTag<float>())];
+  const auto group = [&](size_t first, size_t spacing, size_t used) {
+    const WeightGroup weights(w, first, spacing);
     switch (rows) {
-      case 1: few_rows_group<1>(x, w, i, widened, y); break;
-      case 2: few_rows_group<2>(x, w, i, widened, y); break;
-      case 3: few_rows_group<3>(x, w, i, widened, y); break;
+      case 1: few_rows_group<1>(x, cols, weights, widened, out); break;
+      case 2: few_rows_group<2>(x, cols, weights, widened, out); break;
+      case 3: few_rows_group<3>(x, cols, weights, widened, out); break;
     }
+    for (size_t r = 0; r < rows; ++r)
+      for (size_t i = 0; i < used; ++i)
+        y[r * w.rows + w.output_of(first + i * spacing)] = out[r * lanes + i];
+  };
+  const size_t spacing = count / lanes, rest = count % lanes;
+  for (size_t i = 0; i < spacing; ++i) group(n + i, spacing, lanes);
+  if (rest != 0) group(n + count - rest, 1, rest);
 }
 
 /// Tasks 0 … count - 1, of which each thread has a stretch of its own: weights are then read in the
@@ -225,30 +241,53 @@ class Stretches {
   std::vector<Next> next_;
 };
 
-/// All strips of all products: run(product, first weight row).
+/// The weight rows of several products, one after the other, cut into pieces.
 template <class T>
-size_t strips_of(std::span<const Product<T>> products) {
-  size_t strips = 0;
-  for (const Product<T>& p : products) strips += (p.w->rows + strip_rows - 1) / strip_rows;
-  return strips;
-}
-template <class T, class Run>
-void for_strips(std::span<const Product<T>> products, Stretches& stretches, const Run& run) {
-  stretches.work([&](size_t strip) {
-    size_t p = 0, s = strip;
-    for (size_t own; s >= (own = (products[p].w->rows + strip_rows - 1) / strip_rows); ++p) s -= own;
-    run(products[p], s * strip_rows);
-  });
-}
+class Pieces {
+ public:
+  Pieces(std::span<const Product<T>> products, size_t rows)
+      : products_(products), piece_(rows), stretches_((all(products) + rows - 1) / rows) {}
+
+  /// Pieces of few rows of x: a few for each thread, so that who is faster can help.
+  static size_t few(std::span<const Product<T>> products) {
+    const size_t pieces = 4 * static_cast<size_t>(omp_get_max_threads()), lanes = lanes_of<T>();
+    const size_t rows = (all(products) + pieces - 1) / pieces;
+    return std::min(most_rows_per_task, (rows + lanes - 1) / lanes * lanes);
+  }
+
+  /// Calls run(product, first weight row, count) for this thread's share.
+  template <class Run>
+  void work(const Run& run) {
+    stretches_.work([&](size_t task) {
+      size_t begin = task * piece_, end = begin + piece_;
+      for (const Product<T>& p : products_) {
+        if (begin < p.w->rows) run(p, begin, std::min(end, p.w->rows) - begin);
+        if (end <= p.w->rows) return;
+        begin = begin > p.w->rows ? begin - p.w->rows : 0;
+        end -= p.w->rows;
+      }
+    });
+  }
+
+ private:
+  static size_t all(std::span<const Product<T>> products) {
+    size_t rows = 0;
+    for (const Product<T>& p : products) rows += p.w->rows;
+    return rows;
+  }
+  std::span<const Product<T>> products_;
+  size_t piece_;
+  Stretches stretches_;
+};
 
 template <class T>
 void matmuls(const T* x, size_t rows, std::span<const Product<T>> products) {
   if constexpr (sizeof(T) == 4) {
     if (rows <= few_rows) {
-      Stretches stretches(strips_of(products));
+      Pieces<T> pieces(products, Pieces<T>::few(products));
 #pragma omp parallel
-      for_strips<T>(products, stretches, [=](const Product<T>& p, size_t n) {
-        few_rows_strip(x, rows, *p.w, n, p.y);
+      pieces.work([=](const Product<T>& p, size_t n, size_t count) {
+        few_rows_task(x, rows, *p.w, n, count, p.y);
       });
       return;
     }
@@ -258,13 +297,13 @@ void matmuls(const T* x, size_t rows, std::span<const Product<T>> products) {
   const size_t cols = products[0].w->cols;
   for (size_t r0 = 0; r0 < rows; r0 += pass_rows) {
     packed.resize(std::min(pass_rows, rows - r0), cols);
-    Stretches stretches(strips_of(products));
+    Pieces<T> strips(products, strip_rows);
 #pragma omp parallel
     {
 #pragma omp for schedule(static)
       for (size_t t = 0; t < packed.tiles(); ++t) packed.pack_tile(x + r0 * cols, cols, t);
-      for_strips<T>(products, stretches, [&](const Product<T>& p, size_t n) {
-        strip(packed, *p.w, n, p.y + r0 * p.w->rows);
+      strips.work([&](const Product<T>& p, size_t n, size_t count) {
+        strip(packed, *p.w, n, count, p.y + r0 * p.w->rows);
       });
     }
   }

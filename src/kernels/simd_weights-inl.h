@@ -28,27 +28,10 @@ inline constexpr size_t slab = 256;  // k at a time: whole blocks of every store
 template <class From>
 struct WeightRows {
   const From* data;
-  size_t stride;     ///< elements from row to row
-  const From* next;  ///< short rows: where the next group of rows continues, else null
+  size_t stride;  ///< elements from row to row
 
   static constexpr size_t columns = 16 / sizeof(From);  ///< transposed at a time
-  static constexpr size_t line = 64 / sizeof(From);     ///< elements of a cache line
 };
-
-/// Fetches, while line k / line of each row is used, as many lines of the next rows as they lie in
-/// memory: first from far to the second cache, later to the first. The processor's own prefetchers
-/// follow rows of many KiB but lose their way in short ones.
-template <class From>
-HWY_INLINE void fetch_ahead(WeightRows<From> rows, size_t k) {
-  constexpr size_t far_bytes = 32768;
-  if (rows.next == nullptr) return;
-  const size_t lanes = hn::Lanes(hn::ScalableTag<float>());
-  const char* from = reinterpret_cast<const char*>(rows.next + k * lanes);
-  for (size_t i = 0; i < lanes; ++i) {
-    __builtin_prefetch(from + i * 64);
-    __builtin_prefetch(from + i * 64 + far_bytes, 0, 2);
-  }
-}
 
 /// One vector whose blocks of 128 bits are read from every `step`-th row.
 template <class D>
@@ -124,14 +107,10 @@ HWY_INLINE void columns(WeightRows<Half> rows, size_t k, const Emit& emit) {
 /// Calls use(k, column) for k in [begin, end).
 template <class From, class Use>
 HWY_INLINE void for_columns(WeightRows<From> rows, size_t begin, size_t end, const Use& use) {
-  constexpr size_t step = WeightRows<From>::columns, line = WeightRows<From>::line;
+  constexpr size_t step = WeightRows<From>::columns;
   size_t k = begin;
-  while (k + step <= end) {
-    const size_t stop = std::min(k + line, end - (end - k) % step);
-    if (k + line <= end) fetch_ahead(rows, k);
-    for (; k < stop; k += step)
-      columns(rows, k, [&](size_t i, auto column) SINKREF_LAMBDA { use(k + i, column); });
-  }
+  for (; k + step <= end; k += step)
+    columns(rows, k, [&](size_t i, auto column) SINKREF_LAMBDA { use(k + i, column); });
   if constexpr (sizeof(From) == 4) {
     const hn::ScalableTag<float> d;
     for (; k < end; ++k) {
@@ -172,10 +151,6 @@ HWY_INLINE void add_weights(const float* x, size_t x_step, WeightRows<From> rows
     const size_t middle = begin + chain_block, end = middle + chain_block;
     if (end <= depth) {
       for (size_t k = begin; k < middle; k += rows.columns) {
-        if (k % rows.line == 0) {
-          fetch_ahead(rows, k);
-          fetch_ahead(rows, k + chain_block);
-        }
         columns(rows, k, [&](size_t i, auto column) SINKREF_LAMBDA {
           step_chains(x, x_step, k + i, column, s);
         });
@@ -197,63 +172,49 @@ HWY_INLINE void add_weights(const float* x, size_t x_step, WeightRows<From> rows
   }
 }
 
-/// The weight rows from n on, one per lane. Rows past the last repeat it; nobody reads their outputs.
+/// One weight row per lane: `spacing` apart from row n on, in the file's order. Rows past the last
+/// repeat it; nobody reads their outputs.
 class WeightGroup {
  public:
-  WeightGroup(const StoredMatrix& w, size_t n) : dtype_(w.dtype), row_bytes_(w.row_bytes()) {
-    for (size_t i = 0; i < lanes(); ++i) row_[i] = w.row(std::min(n + i, w.rows - 1));
-    const std::ptrdiff_t step = row_[1] - row_[0];
-    evenly_spaced_ = step > 0 && n + lanes() <= w.rows;
-    for (size_t i = 1; i < lanes(); ++i) evenly_spaced_ &= row_[i] - row_[i - 1] == step;
-  }
+  WeightGroup(const StoredMatrix& w, size_t n, size_t spacing = 1)
+      : w_(w), row_bytes_(w.row_bytes()), n_(n), spacing_(spacing),
+        whole_(n + (lanes() - 1) * spacing < w.rows) {}
 
-  /// Calls use(rows) with columns [k0, k0 + depth), within one slab: in the file where they lie evenly
-  /// spaced and aligned there (not so the last rows), else widened to fp32.
+  /// Calls use(rows) with columns [k0, k0 + depth), within one slab: where they lie, or widened to fp32.
   template <class Use>
   HWY_INLINE void with_columns(size_t k0, size_t depth, Lines<float>& widened, const Use& use) const {
-    const auto in_file = [&](auto type) SINKREF_LAMBDA {
+    const auto in_place = [&](auto type) SINKREF_LAMBDA {
       using From = decltype(type);
-      if (!evenly_spaced_ || reinterpret_cast<uintptr_t>(row_[0]) % sizeof(From) != 0) return false;
+      const std::byte* first = row(0);
+      if (!whole_ || reinterpret_cast<uintptr_t>(first) % sizeof(From) != 0) return false;
       if (sizeof(From) == 2 && depth % WeightRows<From>::columns != 0) return false;
-      use(in_place<From>(k0));
+      use(WeightRows<From>{reinterpret_cast<const From*>(first) + k0, spacing_ * w_.cols});
       return true;
     };
-    if (dtype_ == DType::F32 && in_file(float())) return;
+    if (w_.dtype == DType::F32 && in_place(float())) return;
     if constexpr (hn::MaxLanes(hn::ScalableTag<float>()) >= 8) {  // whole blocks of 16-bit rows
-      if (dtype_ == DType::F16 && in_file(hwy::float16_t())) return;
-      if (dtype_ == DType::BF16 && in_file(hwy::bfloat16_t())) return;
+      if (w_.dtype == DType::F16 && in_place(hwy::float16_t())) return;
+      if (w_.dtype == DType::BF16 && in_place(hwy::bfloat16_t())) return;
     }
     use(widen_columns(k0, depth, widened));
   }
 
   WeightRows<float> widen_columns(size_t k0, size_t depth, Lines<float>& widened) const {
     widened.resize(lanes() * slab);
-    const DTypeInfo& info = dtype_info(dtype_);
-    const size_t begin = k0 / info.block * info.bytes;
-    const size_t end = (k0 + depth) / info.block * info.bytes;
-    for (size_t i = 0; i < lanes(); ++i) {
-      const std::byte* next = row_[i] + lanes() * row_bytes_;  // what the next group will read
-      for (size_t at = begin; at < end; at += 64) __builtin_prefetch(next + at);
-      widen(dtype_, row_[i], k0, k0 + depth, widened.data() + i * slab);
-    }
-    return {widened.data(), slab, nullptr};
+    for (size_t i = 0; i < lanes(); ++i)
+      widen(w_.dtype, row(i), k0, k0 + depth, widened.data() + i * slab);
+    return {widened.data(), slab};
   }
 
  private:
   static size_t lanes() { return hn::Lanes(hn::ScalableTag<float>()); }
-
-  template <class From>
-  WeightRows<From> in_place(size_t k0) const {
-    const size_t stride = static_cast<size_t>(row_[1] - row_[0]) / sizeof(From);
-    const From* first = reinterpret_cast<const From*>(row_[0]);
-    const bool short_rows = lanes() * row_bytes_ <= 32768;
-    return {first + k0, stride, short_rows ? first + lanes() * (stride + k0) : nullptr};
+  const std::byte* row(size_t i) const {
+    return w_.data + std::min(n_ + i * spacing_, w_.rows - 1) * row_bytes_;
   }
 
-  DType dtype_;
-  size_t row_bytes_;
-  bool evenly_spaced_;
-  const std::byte* row_[hn::MaxLanes(hn::ScalableTag<float>())];
+  const StoredMatrix& w_;
+  size_t row_bytes_, n_, spacing_;
+  bool whole_;
 };
 
 }  // namespace HWY_NAMESPACE
