@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "checkpoint_builder.h"
+#include "sinkref/model.h"
 
 using namespace sinkref;
 using nlohmann::json;
@@ -430,4 +431,17 @@ TEST_CASE("config: gguf metadata that are missing, of a wrong type or unknown ar
   refuses_gguf(tiny_gguf().u32("tokenizer.ggml.bos_token_id", 16), {"bos_token_id", "16"});
   refuses_gguf(tiny_gguf().tensor("blk.0.attn_q_norm.weight", 0, {4}, raw_floats(counting(4))),
                {"blk.0.attn_q_norm.weight"});
+}
+
+TEST_CASE("rope: frequencies that PyTorch's pow rounds its own way are PyTorch's") {
+  // 1.0 / (1e8 ** (torch.arange(0, 128, 2) / 128)), PyTorch 2.13; at 37, 44 and 59 a correctly rounded
+  // power would give other bits.
+  ModelConfig config;
+  config.head_dim = 128;
+  config.rope.theta = 1e8;
+  const std::vector<float> inv_freq = rope_inv_freq(config);
+  const std::pair<size_t, float> expected[] = {
+      {0, 1.0f},          {1, 0x1.7ff222p-1f},  {36, 0x1.094564p-15f}, {37, 0x1.8dd9b8p-16f},
+      {44, 0x1.a86f0ap-19f}, {59, 0x1.6a3c0cp-25f}, {63, 0x1.ca31c8p-27f}};
+  for (const auto& [i, bits] : expected) CHECK(inv_freq.at(i) == bits);
 }

@@ -2,19 +2,25 @@
 """Write src/model/rope_recorded.inc: RoPE frequencies in which PyTorch's fp32 pow is not correctly
 rounded, for the bases and head sizes of LLaMA and Mistral models.
 
+    record_rope.py > src/model/rope_recorded.inc
+    record_rope.py --check      # fails if this PyTorch's bits are not those of the file
+
 Run it again with a new PyTorch to see whether the recorded bits still hold.
 """
+import sys
+from pathlib import Path
+
 import torch
 from mpmath import mp, mpf
 
 mp.prec = 300
-BASES = (10000.0, 100000.0, 500000.0, 1000000.0)
+BASES = (10000.0, 100000.0, 500000.0, 1000000.0, 10000000.0, 100000000.0)
 HEAD_DIMS = (8, 12, 16, 32, 48, 64, 80, 96, 128, 256)
+FILE = Path(__file__).resolve().parent.parent / "src/model/rope_recorded.inc"
 
 
-def main() -> None:
-    print("// Written by tools/record_rope.py with PyTorch", torch.__version__.split("+")[0] + ".")
-    print("constexpr Recorded recorded[] = {")
+def rows() -> list[str]:
+    lines = []
     for head_dim in HEAD_DIMS:
         exponents = torch.arange(0, head_dim, 2, dtype=torch.int64).to(torch.float) / head_dim
         for theta in BASES:
@@ -22,7 +28,25 @@ def main() -> None:
             exact = [float(mpf(theta) ** mpf(e)) for e in exponents.tolist()]
             recipe = 1.0 / torch.tensor(exact, dtype=torch.float64).to(torch.float)
             for i in (found != recipe).nonzero().flatten().tolist():
-                print(f"    {{{theta:.1f}, {head_dim}, {i}, {found[i].item().hex()}f}},")
+                lines.append(f"    {{{theta:.1f}, {head_dim}, {i}, {found[i].item().hex()}f}},")
+    return lines
+
+
+def check() -> None:
+    recorded = [line for line in FILE.read_text().splitlines() if line.startswith("    {")]
+    here = rows()
+    if here != recorded:
+        sys.exit(f"{FILE}: PyTorch {torch.__version__} has other bits: "
+                 f"{sorted(set(here) ^ set(recorded))[0].strip()}; write the file anew")
+    print(f"{len(here)} recorded frequencies are those of PyTorch {torch.__version__}")
+
+
+def main() -> None:
+    if sys.argv[1:] == ["--check"]:
+        return check()
+    print("// Written by tools/record_rope.py with PyTorch", torch.__version__.split("+")[0] + ".")
+    print("constexpr Recorded recorded[] = {")
+    print("\n".join(rows()))
     print("};")
 
 

@@ -60,6 +60,7 @@ tools/setup.sh --python || exit 1
 tools/get_smollm2.sh models || exit 1
 tools/get_tokenizers.sh models || exit 1
 run_tests build/tests/sinkref_tests
+check "recorded RoPE frequencies against PyTorch" $python tools/record_rope.py --check
 check "the golden tool against an independent float64 forward" $python tools/test_hf_golden.py
 check "the patch of tools/patch.md on Hugging Face, prefill and decode" $python tools/check_patch.py
 check "a report on the tiny model, its page and figures" sh -c '
