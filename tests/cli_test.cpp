@@ -416,6 +416,8 @@ TEST_CASE("cli: report replaces no report and makes no folder for bad input", "[
   refused(report(folder / "new", {"--model", folder / "absent"}), folder / "absent");
   refused(report(folder / "new", {"--golden", folder / "absent"}), folder / "absent");
   refused(report(folder / "new", {"--kernel", "sse9"}), "sse9");
+  refused(report(folder / "new", {"--golden", outputs / "tiny_llama1/golden_prompt.safetensors"}),
+          "give the golden that belongs to the model");
   CHECK(folder.entries() == 0);
   folder.file("report.json", "old");
   refused(report(folder.path), folder / "report.json");

@@ -155,7 +155,7 @@ int report(const Options& options) {
   if (options.paper) published_row(*options.paper);  // a wrong name shows before the work
   const Model model = Model::open(options.model);
   const ReportInputs inputs = report_inputs(options, model);
-  for (const std::string& golden : options.goldens) TraceFile::open(golden);
+  for (const std::string& golden : options.goldens) require_golden_of(model, golden);
   ReportFolder folder(*options.out, options.force);
   Report found = analyse(model, watched_run(options), inputs, say);
   add_first_layer(options, model, inputs, found);

@@ -202,22 +202,28 @@ Error error_against(const std::vector<double>& truth, const std::vector<double>&
   return error;
 }
 
-GoldenResult compare_with_golden(const Model& model, const std::string& kernel,
-                                 const std::filesystem::path& path) {
+void require_golden_of(const Model& model, const std::filesystem::path& path) {
   const TraceFile golden = TraceFile::open(path);
-  GoldenResult result;
-  result.file = path.filename().string();
   const std::string model_hash = model.weights_sha256(model.config().layers);
   if (required(golden, "weights_sha256") != model_hash)
     throw InputError(path.string() + ": was made from weights " +
                      quoted(required(golden, "weights_sha256").substr(0, 16)) +
                      ", this model's are " + quoted(model_hash.substr(0, 16)) +
                      "; give the golden that belongs to the model");
+  if (golden.shape("tokens")[0] != 1)
+    throw InputError(path.string() + ": holds a batch; expected one sequence");
+  required(golden, "patch");
+}
+
+GoldenResult compare_with_golden(const Model& model, const std::string& kernel,
+                                 const std::filesystem::path& path) {
+  require_golden_of(model, path);
+  const TraceFile golden = TraceFile::open(path);
+  GoldenResult result;
+  result.file = path.filename().string();
   result.weights_equal = true;
   const std::vector<double> ids = golden.values("tokens");
   const std::vector<int> tokens(ids.begin(), ids.end());
-  if (golden.shape("tokens")[0] != 1)
-    throw InputError(path.string() + ": holds a batch; expected one sequence");
   const std::string patch_text = required(golden, "patch");
   const std::vector<Neurons> patch =
       patch_text == "none" ? std::vector<Neurons>()
