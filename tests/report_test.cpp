@@ -74,6 +74,50 @@ TEST_CASE("report: a continuation from the cache is the one that a run of its ow
   }
 }
 
+TEST_CASE("report: words whose continuations run together are what each is alone", "[report]") {
+  const Model model = tiny();
+  std::vector<SinkInputs::Word> words = {word, {"#12", {1, 40, 9}, 12}, {"#200", {1, 40, 9}, 200}};
+  const std::vector<Neurons> neurons = {{1, {17, 5}}};
+  for (const std::vector<Neurons>& patch : {std::vector<Neurons>(), neurons}) {
+    const RunPlan plan{"BOS", patch, nullptr, true};
+    std::vector<std::string> steps;
+    const std::vector<RepeatRun> runs = run_words(
+        model, {}, words, 50, plan, [&](const std::string& step) { steps.push_back(step); });
+    REQUIRE(runs.size() == words.size());
+    CHECK(steps.size() == words.size());
+    for (size_t i = 0; i < words.size(); ++i) {
+      const RepeatRun alone = run_repeats(model, {}, words[i], 50, plan);
+      CHECK(runs[i].word == words[i].text);
+      CHECK(runs[i].norms == alone.norms);
+      CHECK(runs[i].next == alone.next);
+      REQUIRE(runs[i].continuations.size() == alone.continuations.size());
+      for (size_t c = 0; c < alone.continuations.size(); ++c) {
+        CHECK(runs[i].continuations[c].generated == alone.continuations[c].generated);
+        CHECK(runs[i].continuations[c].probability == alone.continuations[c].probability);
+        CHECK(runs[i].continuations[c].outcome == alone.continuations[c].outcome);
+      }
+    }
+  }
+}
+
+TEST_CASE("report: a batch goes on without its sequences that have ended", "[report]") {
+  const Model model = tiny();
+  Forward<float> forward(model, {});
+  Hooks<float> none;
+  std::vector<Sequence<float>> alone, batch;
+  alone.push_back(forward.start({1, 5, 9}));
+  batch.push_back(forward.start({1, 7}));
+  batch.push_back(forward.start({1, 5, 9}));
+  forward.run(alone, none);
+  forward.run(batch, none);
+  alone[0].pending = {44};
+  batch[1].pending = {44};
+  const Matrix<float> expected = forward.run(alone, none, false), both = forward.run(batch, none, false);
+  CHECK(std::equal(expected.row(0), expected.row(0) + expected.cols, both.row(1)));
+  CHECK(batch[0].cache.length == 2);
+  REQUIRE_THROWS_AS(forward.run(batch, none, false), InputError);  // nobody has anything pending
+}
+
 TEST_CASE("report: a continuation ends where the context is full", "[report]") {
   const Model model = tiny();
   const size_t limit = model.config().max_positions;

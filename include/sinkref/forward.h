@@ -75,7 +75,8 @@ class Forward {
   Sequence<T> start(std::vector<int> tokens) const;  ///< checks them
 
   /// Runs all pending tokens. Returns the logits of each sequence's last position (batch, V), or
-  /// nothing (0 rows) for LogitRows::chosen and none.
+  /// nothing (0 rows) for LogitRows::chosen and none. A sequence that has begun and has nothing
+  /// pending is left alone, its logits are 0, as long as another has.
   /// `prompt`: the tokens belong to the prompt (prefill) rather than to a continuation (decode).
   /// Throws InputError for ids outside the vocabulary, no tokens, or more than max_positions, and
   /// where a block or the logits come out NaN or infinite: it names the weight that is the cause.

@@ -106,6 +106,8 @@ class Hooks {
   using Function = std::function<void(const Activation<T>&)>;
 
   void add(Hook hook, Function function) { entries_.push_back({hook, std::move(function)}); }
+  /// All that `others` do, for one sequence of a batch: they see its rows alone, as sequence 0.
+  void add_for(size_t sequence, const Hooks& others);
   bool wants(Hook hook) const;
   void call(const Activation<T>& activation);
   /// The number of blocks that have to be computed for these hooks (0 if there are none).

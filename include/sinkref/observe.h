@@ -39,6 +39,9 @@ void run_once(const Model& model, RunOptions options, std::vector<int> tokens,
 void run_batch(const Model& model, RunOptions options, const std::vector<std::vector<int>>& batch,
                Hooks<float>& hooks);
 
+/// How many sequences of so many positions to keep at once: as many as fit into 512 MB, at least one.
+size_t caches_at_once(const ModelConfig& config, size_t positions);
+
 /// Softmax of logits in double, for probabilities that are only reported.
 std::vector<double> probabilities(const float* logits, size_t n);
 

@@ -27,10 +27,14 @@ struct RepeatRun {
 struct RunPlan {
   std::string condition;
   std::vector<Neurons> patch;
-  AttentionMasses* attention = nullptr;
+  AttentionMasses* attention = nullptr;  ///< of the first word
   bool continuations = false;
 };
 
+/// The runs of several words; their repeat tasks go on together as far as the memory reaches.
+std::vector<RepeatRun> run_words(const Model& model, const RunOptions& options,
+                                 const std::vector<SinkInputs::Word>& words, size_t repeats,
+                                 const RunPlan& plan, const Step& step);
 RepeatRun run_repeats(const Model& model, const RunOptions& options, const SinkInputs::Word& word,
                       size_t repeats, const RunPlan& plan);
 

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <memory>
+#include <deque>
 #include <numeric>
 
 #include "analysis/patch_effect_parts.h"
@@ -62,12 +62,6 @@ class NeuronWatch {
   std::vector<std::vector<NeuronValue>> values_;  // [position][neuron]
 };
 
-RunNorms along_run(const SinkLayer& sink, const std::vector<double>& norms, size_t begin) {
-  RunNorms run{sink.layer, {norms.begin() + static_cast<long>(begin), norms.end()}, 0};
-  run.count = repeats_to_fire(sink, run.norms);
-  return run;
-}
-
 std::vector<TokenProbability> likeliest_tokens(const std::vector<double>& log_p) {
   std::vector<int> order(log_p.size());
   std::iota(order.begin(), order.end(), 0);
@@ -97,19 +91,105 @@ void describe_next(const std::vector<double>& log_p, const std::vector<double>& 
 }
 
 /// The repeat task: does the greedy continuation stay within the run's tokens?
-void continue_run(Forward<float>& forward, std::vector<Sequence<float>>& batch, Matrix<float> logits,
-                  const std::vector<int>& of_run, Hooks<float>& hooks, RunEffect& effect) {
-  const ModelConfig& c = forward.model().config();
-  bool staying = true;
-  while (effect.continuation.size() < patch_continuation) {
-    const int token = static_cast<int>(argmax<float>({logits.row(0), logits.cols}));
-    if (std::find(c.eos_ids.begin(), c.eos_ids.end(), token) != c.eos_ids.end()) break;
-    staying = staying && std::binary_search(of_run.begin(), of_run.end(), token);
-    effect.kept += staying;
-    effect.continuation.push_back(token);
-    if (batch[0].cache.length == c.max_positions) break;  // the context is full
-    batch[0].pending = {token};
-    logits = forward.run(batch, hooks, false);
+void keep_continuation(std::vector<int> continuation, const std::vector<int>& of_run, RunEffect& effect) {
+  const auto other = std::find_if(continuation.begin(), continuation.end(), [&](int token) {
+    return !std::binary_search(of_run.begin(), of_run.end(), token);
+  });
+  effect.kept = static_cast<size_t>(other - continuation.begin());
+  effect.continuation = std::move(continuation);
+}
+
+/// One intervention on the run, and what is watched of it.
+class Watched {
+ public:
+  Watched(const Model& model, const PatchEffectInputs& inputs, const Intervention& intervention,
+          size_t prefix, size_t length)
+      : inputs_(inputs),
+        prefix_(prefix),
+        layers_(layers_of(inputs.sinks)),
+        norms_(layers_.size()),
+        neurons_(model, inputs.neurons, {0, 1, length - 1}),
+        attention_(attention_layers(layers_, model.config().layers), prefix, model.config().heads, length) {
+    add_intervention(intervention, inputs.neurons, pinned);
+  }
+
+  /// Neurons and norms at every token. Attention is wanted of the last one only: where it is
+  /// watched, tiles wait for one another.
+  void attach(bool last, Hooks<float>& hooks) {
+    neurons_.attach(hooks);
+    for (size_t i = 0; i < layers_.size(); ++i)
+      keep_norms({HookPoint::ResidPost, layers_[i]}, norms_[i], hooks);
+    if (last) attention_.attach(hooks);
+  }
+
+  RunEffect effect() const {
+    RunEffect effect;
+    for (size_t i = 0; i < layers_.size(); ++i) {
+      RunNorms run{layers_[i], {norms_[i].begin() + static_cast<long>(prefix_), norms_[i].end()}, 0};
+      run.count = repeats_to_fire(inputs_.sinks[i], run.norms);
+      effect.sinks.push_back(std::move(run));
+    }
+    for (const LayerAttention& layer : attention_.layers())
+      effect.attention.push_back({layer.layer, layer.on_first.back(), layer.on_body.back()});
+    effect.neurons = neurons_.at(2);
+    return effect;
+  }
+
+  const NeuronWatch& neurons() const { return neurons_; }
+
+  Hooks<float> pinned;
+
+ private:
+  const PatchEffectInputs& inputs_;
+  size_t prefix_;
+  std::vector<size_t> layers_;
+  std::vector<std::vector<double>> norms_;
+  NeuronWatch neurons_;
+  AttentionMasses attention_;
+};
+
+/// Interventions first … end-1, as one batch. `of_run`: the run's tokens, ascending.
+void measure_together(const Model& model, const RunOptions& options, const PatchEffectInputs& inputs,
+                      const std::vector<int>& tokens, size_t prefix, const std::vector<int>& of_run,
+                      size_t first, size_t end, std::vector<double>& original, RunEffects& effects) {
+  RunOptions run = options;
+  run.chunk = std::max<size_t>(1, options.chunk / (end - first));
+  Forward<float> forward(model, run);
+  run.logits = LogitRows::none;
+  Forward<float> all_but_last(model, run);
+  const size_t limit = model.config().max_positions;
+  std::deque<Watched> watched;
+  std::vector<Sequence<float>> batch;
+  Hooks<float> along, at_last, pinned;
+  for (size_t i = first; i < end; ++i) {
+    Watched& w = watched.emplace_back(model, inputs, interventions[i], prefix, tokens.size());
+    Hooks<float> own = w.pinned, own_last = w.pinned;
+    w.attach(false, own);
+    w.attach(true, own_last);
+    along.add_for(i - first, own);
+    at_last.add_for(i - first, own_last);
+    pinned.add_for(i - first, w.pinned);
+    batch.push_back(forward.start(tokens));
+    batch.back().cache.reserve(std::min(tokens.size() + patch_continuation, limit));
+    batch.back().pending.pop_back();
+  }
+  all_but_last.run(batch, along);
+  for (Sequence<float>& sequence : batch) sequence.pending = {tokens.back()};
+  const Matrix<float> logits = forward.run(batch, at_last);
+  at_last.require_all_called();
+  std::vector<Greedy> greedy =
+      continue_greedily(forward, batch, logits, patch_continuation, pinned);
+  for (size_t b = 0; b < batch.size(); ++b) {
+    RunEffect effect = watched[b].effect();
+    const std::vector<double> log_p = log_probabilities(logits.row(b), logits.cols);
+    if (original.empty()) {
+      original = log_p;
+      effects.first = watched[b].neurons().at(0);
+      effects.second = watched[b].neurons().at(1);
+    }
+    describe_next(log_p, original, of_run, effect);
+    keep_continuation(std::move(greedy[b].tokens), of_run, effect);
+    effects.effects.push_back(std::move(effect));
   }
 }
 
@@ -125,39 +205,10 @@ RunEffects measure_run(const Model& model, const RunOptions& options,
   of_run.erase(std::unique(of_run.begin(), of_run.end()), of_run.end());
   RunEffects effects{run.name, run.tokens.size(), {}, {}, {}};
   std::vector<double> original;
-  for (const Intervention& intervention : interventions) {
-    RunEffect effect;
-    Hooks<float> hooks;
-    add_intervention(intervention, inputs.neurons, hooks);
-    Hooks<float> watched = hooks;
-    NeuronWatch neurons(model, inputs.neurons, {0, 1, tokens.size() - 1});
-    neurons.attach(watched);
-    const std::vector<size_t> layers = layers_of(inputs.sinks);
-    std::vector<std::vector<double>> norms(layers.size());
-    for (size_t i = 0; i < layers.size(); ++i)
-      keep_norms({HookPoint::ResidPost, layers[i]}, norms[i], watched);
-    AttentionMasses attention(attention_layers(layers, model.config().layers), run.prefix.size(),
-                              model.config().heads, tokens.size());
-    attention.attach(watched);
-    Forward<float> forward(model, options);
-    std::vector<Sequence<float>> batch = {forward.start(tokens)};
-    const Matrix<float> logits = forward.run(batch, watched);
-    watched.require_all_called();
-    for (size_t i = 0; i < layers.size(); ++i)
-      effect.sinks.push_back(along_run(inputs.sinks[i], norms[i], run.prefix.size()));
-    for (const LayerAttention& layer : attention.layers())
-      effect.attention.push_back({layer.layer, layer.on_first.back(), layer.on_body.back()});
-    if (original.empty()) {
-      effects.first = neurons.at(0);
-      effects.second = neurons.at(1);
-    }
-    effect.neurons = neurons.at(2);
-    const std::vector<double> log_p = log_probabilities(logits.row(0), logits.cols);
-    if (original.empty()) original = log_p;
-    describe_next(log_p, original, of_run, effect);
-    continue_run(forward, batch, logits, of_run, hooks, effect);
-    effects.effects.push_back(std::move(effect));
-  }
+  const size_t together = caches_at_once(model.config(), tokens.size());
+  for (size_t first = 0; first < intervention_count; first += together)
+    measure_together(model, options, inputs, tokens, run.prefix.size(), of_run, first,
+                     std::min(first + together, intervention_count), original, effects);
   return effects;
 }
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <limits>
 #include <numeric>
 
@@ -14,19 +13,7 @@ namespace sinkref {
 namespace {
 
 constexpr size_t listed = 10;
-
-/// Calls `each(first position, logits)` for the rows of every step of one piece.
-using Rows = std::function<void(size_t, const Activation<float>&)>;
-void run_piece(const Model& model, RunOptions options, const std::vector<int>& tokens,
-               Hooks<float>& hooks, const Rows& each) {
-  options.logits = LogitRows::all;
-  Forward<float> forward(model, options);
-  hooks.add({HookPoint::Logits, 0},
-            [&](const Activation<float>& a) { each(a.rows[0].position, a); });
-  std::vector<Sequence<float>> batch = {forward.start(tokens)};
-  forward.run(batch, hooks);
-  hooks.require_all_called();
-}
+constexpr size_t rows_of_logits = 256;  // at once: each is as long as the vocabulary
 
 /// One position under an intervention, against the original.
 struct PositionMove {
@@ -50,45 +37,56 @@ Normaliser normaliser_of(const float* logits, size_t n) {
   return {best, largest + std::log(sum)};
 }
 
-PositionMove compare(const float* original, const Normaliser& of_original, const float* logits,
-                     size_t n) {
+/// The original's logits at one position, and its probabilities.
+struct OriginalRow {
+  const float* logits;
+  Normaliser normaliser;
+  std::vector<double> p;
+
+  OriginalRow(const float* row, size_t n) : logits(row), normaliser(normaliser_of(row, n)), p(n) {
+    for (size_t i = 0; i < n; ++i) p[i] = std::exp(row[i] - normaliser.log_sum);
+  }
+};
+
+PositionMove compare(const OriginalRow& original, const float* logits, const Normaliser& of_logits) {
+  const size_t n = original.p.size();
   PositionMove move;
-  const Normaliser of_logits = normaliser_of(logits, n);
   move.normaliser = of_logits.log_sum;
   double moved_by_p = 0;  // Σ p · (logit - original)
   for (size_t i = 0; i < n; ++i) {
-    const double moved = double(logits[i]) - double(original[i]);
+    const double moved = double(logits[i]) - double(original.logits[i]);
     move.common += moved;
-    if (moved != 0) moved_by_p += std::exp(original[i] - of_original.log_sum) * moved;
+    moved_by_p += original.p[i] * moved;
   }
   move.common /= static_cast<double>(n);
   for (size_t i = 0; i < n; ++i) {
-    const double moved = double(logits[i]) - double(original[i]) - move.common;
+    const double moved = double(logits[i]) - double(original.logits[i]) - move.common;
     move.squares += moved * moved;
     move.largest = std::max(move.largest, std::fabs(moved));
   }
   // Σ p (log p - log q); not below 0 by a rounding
-  move.kl = std::max(0.0, move.normaliser - of_original.log_sum - moved_by_p);
-  move.argmax_changed = of_original.argmax != of_logits.argmax;
+  move.kl = std::max(0.0, move.normaliser - original.normaliser.log_sum - moved_by_p);
+  move.argmax_changed = original.normaliser.argmax != of_logits.argmax;
   return move;
 }
 
-/// The original's logits of one piece.
-struct OriginalPiece {
-  Matrix<float> logits;  ///< (positions, V)
-  std::vector<Normaliser> normaliser;
+/// Rows of one step: the same positions under every intervention, the original first.
+struct StepRows {
+  const Activation<float>& logits;
+  size_t count = logits.rows.size() / intervention_count;
+  std::vector<std::vector<PositionMove>> moves{intervention_count, std::vector<PositionMove>(count)};
 
-  OriginalPiece(const Model& model, const RunOptions& options, const std::vector<int>& tokens)
-      : logits(tokens.size(), model.config().vocab_size), normaliser(tokens.size()) {
-    Hooks<float> none;
-    run_piece(model, options, tokens, none, [&](size_t first, const Activation<float>& a) {
+  explicit StepRows(const Activation<float>& all) : logits(all) {
 #pragma omp parallel for schedule(static)
-      for (size_t r = 0; r < a.rows.size(); ++r) {
-        std::copy_n(a.row(r), a.width, logits.row(first + r));
-        normaliser[first + r] = normaliser_of(a.row(r), a.width);
-      }
-    });
+    for (size_t r = 0; r < count; ++r) {
+      const OriginalRow original(row(0, r), logits.width);
+      for (size_t i = 0; i < intervention_count; ++i)
+        moves[i][r] = compare(original, row(i, r), i == 0 ? original.normaliser
+                                                          : normaliser_of(row(i, r), logits.width));
+    }
   }
+  const float* row(size_t intervention, size_t r) const { return logits.row(intervention * count + r); }
+  size_t first_position() const { return logits.rows[0].position; }
 };
 
 /// Sums over the positions of all pieces, of one intervention.
@@ -98,24 +96,24 @@ class TextSums {
 
   void begin_piece() { nll_.push_back(0); }
 
-  /// Positions first … of the piece, `count` rows of logits. No sum crosses a thread.
-  void add(const std::vector<int>& tokens, const OriginalPiece& original, size_t first, size_t count,
-           const float* logits) {
+  /// Adds the rows of one intervention. No sum crosses a thread.
+  void add(const std::vector<int>& tokens, const StepRows& step, size_t intervention) {
+    constexpr size_t entries = 1024;  // a block of the vocabulary
     const size_t n = absolute_.size();
-    std::vector<PositionMove> moves(count);
+    const std::vector<PositionMove>& moves = step.moves[intervention];
 #pragma omp parallel for schedule(static)
-    for (size_t r = 0; r < count; ++r)
-      moves[r] = compare(original.logits.row(first + r), original.normaliser[first + r],
-                         logits + r * n, n);
-#pragma omp parallel for schedule(static)
-    for (size_t i = 0; i < n; ++i)
-      for (size_t r = 0; r < count; ++r) {
-        const double moved = double(logits[r * n + i]) - double(original.logits.row(first + r)[i]) -
-                             moves[r].common;
-        absolute_[i] += std::fabs(moved);
-        signed_[i] += moved;
+    for (size_t begin = 0; begin < n; begin += entries)
+      for (size_t r = 0; r < step.count; ++r) {
+        const float *original = step.row(0, r), *logits = step.row(intervention, r);
+        for (size_t i = begin; i < std::min(begin + entries, n); ++i) {
+          const double moved = double(logits[i]) - double(original[i]) - moves[r].common;
+          absolute_[i] += std::fabs(moved);
+          signed_[i] += moved;
+        }
       }
-    for (size_t r = 0; r < count; ++r) add(tokens, original, first + r, moves[r], logits + r * n);
+    for (size_t r = 0; r < step.count; ++r)
+      add(tokens, step.first_position() + r, moves[r], step.moves[0][r], step.row(intervention, r),
+          step.row(0, r));
   }
 
   /// `original`: the sums of the original, `counts` the predicted tokens of each piece.
@@ -146,8 +144,8 @@ class TextSums {
   }
 
  private:
-  void add(const std::vector<int>& tokens, const OriginalPiece& original, size_t position,
-           const PositionMove& move, const float* logits) {
+  void add(const std::vector<int>& tokens, size_t position, const PositionMove& move,
+           const PositionMove& of_original, const float* logits, const float* original) {
     squares_ += move.squares;
     effect_.logit_max = std::max(effect_.logit_max, move.largest);
     effect_.kl_mean += move.kl;
@@ -159,8 +157,7 @@ class TextSums {
     const double nll = move.normaliser - logits[next];
     nll_.back() += nll;
     effect_.positions.push_back({nll_.size() - 1, position, tokens[position], move.kl,
-                                 original.normaliser[position].log_sum - original.logits.row(position)[next],
-                                 nll});
+                                 of_original.normaliser - original[next], nll});
   }
 
   std::vector<LogitShift> moved_most() const {
@@ -220,25 +217,31 @@ RatioEstimate ratio_estimate(const std::vector<double>& sums, const std::vector<
 
 void measure_text(const Model& model, const RunOptions& options, const PatchEffectInputs& inputs,
                   PatchEffect& effect) {
+  RunOptions run = options;
+  run.logits = LogitRows::all;
+  run.chunk = std::max<size_t>(1, std::min(options.chunk, rows_of_logits) / intervention_count);
+  Forward<float> forward(model, run);
   std::vector<TextSums> sums(intervention_count, TextSums(model.config().vocab_size));
   std::vector<size_t> counts;
   for (const std::vector<int>& piece : inputs.text) {
     if (piece.size() < 2) throw InputError("a piece of text has fewer than two tokens");
     counts.push_back(piece.size() - 1);
     effect.predicted += piece.size() - 1;
-    const OriginalPiece original(model, options, piece);
+    Hooks<float> hooks;
+    std::vector<Sequence<float>> batch;
     for (size_t i = 0; i < intervention_count; ++i) {
+      Hooks<float> own;
+      add_intervention(interventions[i], inputs.neurons, own);
+      hooks.add_for(i, own);
+      batch.push_back(forward.start(piece));
       sums[i].begin_piece();
-      if (i == 0) {
-        sums[i].add(piece, original, 0, piece.size(), original.logits.row(0));
-        continue;
-      }
-      Hooks<float> hooks;
-      add_intervention(interventions[i], inputs.neurons, hooks);
-      run_piece(model, options, piece, hooks, [&](size_t first, const Activation<float>& a) {
-        sums[i].add(piece, original, first, a.rows.size(), a.row(0));
-      });
     }
+    hooks.add({HookPoint::Logits, 0}, [&](const Activation<float>& a) {
+      const StepRows step(a);
+      for (size_t i = 0; i < intervention_count; ++i) sums[i].add(piece, step, i);
+    });
+    forward.run(batch, hooks);
+    hooks.require_all_called();
   }
   effect.pieces = inputs.text.size();
   for (const TextSums& of : sums) effect.text.push_back(of.effect(sums[0], counts));

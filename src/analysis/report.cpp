@@ -6,9 +6,10 @@ namespace sinkref {
 
 namespace {
 
-SinkInputs::Word word_in(const ReportInputs::Condition& condition, SinkInputs::Word word) {
-  word.prefix = condition.prefix;
-  return word;
+std::vector<SinkInputs::Word> words_in(const ReportInputs::Condition& condition,
+                                       std::vector<SinkInputs::Word> words) {
+  for (SinkInputs::Word& word : words) word.prefix = condition.prefix;
+  return words;
 }
 
 void measure_sinks(const Model& model, const RunOptions& options, const ReportInputs& inputs,
@@ -28,38 +29,33 @@ void measure_sinks(const Model& model, const RunOptions& options, const ReportIn
 void run_condition(const Model& model, const RunOptions& options, const ReportInputs& inputs,
                    const ReportInputs::Condition& condition, AttentionPanel* attention, bool task,
                    const Step& step, Report& report) {
-  for (const SinkInputs::Word& plain : inputs.sink.words) {
-    const SinkInputs::Word word = word_in(condition, plain);
-    step(std::to_string(condition.repeats) + " repeats of \"" + word.text + "\" after " +
-         condition.name);
-    RunPlan plan{condition.name, {}, nullptr, task && condition.request};
-    std::optional<AttentionMasses> masses;
-    if (attention != nullptr && attention->run.empty()) {
-      attention->word = word.text;
-      attention->condition = condition.name;
-      attention->run_begins = word.prefix.size();
-      std::vector<size_t> layers;
-      for (const LayerAttention& layer : attention->text) layers.push_back(layer.layer);
-      masses.emplace(layers, word.prefix.size(), model.config().heads,
-                     word.prefix.size() + condition.repeats);
-      plan.attention = &*masses;
-    }
-    report.runs.push_back(run_repeats(model, options, word, condition.repeats, plan));
-    if (masses) attention->run = masses->layers();
+  const std::vector<SinkInputs::Word> words = words_in(condition, inputs.sink.words);
+  RunPlan plan{condition.name, {}, nullptr, task && condition.request};
+  std::optional<AttentionMasses> masses;
+  if (attention != nullptr && attention->run.empty()) {
+    attention->word = words[0].text;
+    attention->condition = condition.name;
+    attention->run_begins = condition.prefix.size();
+    std::vector<size_t> layers;
+    for (const LayerAttention& layer : attention->text) layers.push_back(layer.layer);
+    masses.emplace(layers, condition.prefix.size(), model.config().heads,
+                   condition.prefix.size() + condition.repeats);
+    plan.attention = &*masses;
   }
+  for (RepeatRun& run : run_words(model, options, words, condition.repeats, plan, step))
+    report.runs.push_back(std::move(run));
+  if (masses) attention->run = masses->layers();
 }
 
 void run_patched(const Model& model, const RunOptions& options, const ReportInputs& inputs,
                  bool task, const Step& step, Report& report) {
   if (report.patch.empty()) return;
   const ReportInputs::Condition& condition = inputs.conditions[0];
-  for (const SinkInputs::Word& plain : inputs.sink.words) {
-    step(std::to_string(condition.repeats) + " repeats of \"" + plain.text + "\", patched");
-    report.runs.push_back(run_repeats(model, options, word_in(condition, plain), condition.repeats,
-                                      {condition.name, report.patch, nullptr,
-                                       task && condition.request}));
-    report.next.push_back(
-        compare_next(*report.find(plain.text, condition.name, false), report.runs.back()));
+  const RunPlan plan{condition.name, report.patch, nullptr, task && condition.request};
+  for (RepeatRun& run : run_words(model, options, words_in(condition, inputs.sink.words),
+                                  condition.repeats, plan, step)) {
+    report.next.push_back(compare_next(*report.find(run.word, condition.name, false), run));
+    report.runs.push_back(std::move(run));
   }
 }
 
@@ -81,8 +77,8 @@ SoftmaxWhatIf other_softmax(const Model& model, RunOptions options, const Report
   other.sinks = find_sinks(model, options, inputs.sink, other.norms);
   other.metric = sink_metric(model, options, inputs.samples[0].kind, inputs.samples[0].tokens);
   const ReportInputs::Condition& condition = inputs.conditions[0];
-  other.run = run_repeats(model, options, word_in(condition, inputs.sink.words[0]),
-                          condition.repeats, {condition.name, {}, nullptr, false});
+  other.run = run_repeats(model, options, words_in(condition, inputs.sink.words)[0], condition.repeats,
+                          {condition.name, {}, nullptr, false});
   return other;
 }
 

@@ -185,7 +185,10 @@ void Forward<T>::check(const std::vector<int>& tokens, size_t before) const {
 template <class T>
 Matrix<T> Forward<T>::run(std::vector<Sequence<T>>& sequences, Hooks<T>& hooks, bool prompt) {
   if (sequences.empty()) throw InputError("no prompt was given; expected at least one sequence");
-  for (const Sequence<T>& s : sequences) check(s.pending, s.cache.length);
+  const auto ended = [](const Sequence<T>& s) { return s.cache.length > 0 && s.pending.empty(); };
+  const bool all_ended = std::all_of(sequences.begin(), sequences.end(), ended);
+  for (const Sequence<T>& s : sequences)
+    if (all_ended || !ended(s)) check(s.pending, s.cache.length);
   size_t done = 0, all = 0;
   for (Sequence<T>& s : sequences) {
     const size_t needed = s.cache.length + s.pending.size();

@@ -163,6 +163,22 @@ bool is_attention(HookPoint point) {
 }
 
 template <class T>
+void Hooks<T>::add_for(size_t sequence, const Hooks& others) {
+  for (const Entry& other : others.entries_)
+    add(other.hook, [sequence, each = other.function](const Activation<T>& a) {
+      std::vector<Row> rows;  // of a step they stand together
+      size_t first = 0;
+      for (size_t r = 0; r < a.rows.size(); ++r) {
+        if (a.rows[r].sequence != sequence) continue;
+        if (rows.empty()) first = r;
+        rows.push_back(a.rows[r]);
+        rows.back().sequence = 0;
+      }
+      if (!rows.empty()) each({a.hook, rows, a.width, a.row(first), a.stride, a.head});
+    });
+}
+
+template <class T>
 bool Hooks<T>::wants(Hook hook) const {
   return std::any_of(entries_.begin(), entries_.end(),
                      [&](const Entry& entry) { return entry.hook == hook; });
