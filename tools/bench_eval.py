@@ -91,7 +91,7 @@ def main() -> int:
     parser.add_argument("--tokenizer", required=True, type=Path, help="folder with tokenizer.json")
     parser.add_argument("--data", required=True, nargs="+", type=Path)
     parser.add_argument("--items", type=int, default=200, help="of each task, at random")
-    parser.add_argument("--reference-items", type=int, help="fewer for Hugging Face, whose cost per item hardly varies")
+    parser.add_argument("--reference-items", type=int, help="fewer for Hugging Face, which needs longer")
     parser.add_argument("--probe", type=int, default=8, help="items to choose the batch size with")
     parser.add_argument("--batch-sizes", default="1,8,32")
     parser.add_argument("--threads", type=int, default=os.cpu_count())

@@ -36,6 +36,8 @@ struct ModelConfig {
   size_t heads = 0;     ///< H
   size_t kv_heads = 0;  ///< K; query head i reads key/value head i / (H/K)  (GQA)
   size_t head_dim = 0;  ///< h; need not be hidden_size / heads
+  /// Bytes of keys and values, in fp32, that one position of one sequence keeps.
+  size_t cache_bytes_per_token() const { return 2 * layers * kv_heads * head_dim * sizeof(float); }
   double rms_norm_eps = 1e-6;
   size_t max_positions = 0;              ///< longer inputs are an error
   std::optional<size_t> sliding_window;  ///< W: key k is seen by query q if q - W < k <= q

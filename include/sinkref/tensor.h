@@ -38,8 +38,9 @@ struct StoredMatrix {
   size_t row_bytes() const { return cols / dtype_info(dtype).block * dtype_info(dtype).bytes; }
   /// Row r in Hugging Face's order.
   const std::byte* row(size_t r) const;
-  /// Hugging Face's number of the row that lies at place `stored` in the file: the inverse.
-  size_t output_of(size_t stored) const;
+  /// The row at a place in the file, and its number in Hugging Face's order.
+  const std::byte* stored_row(size_t place) const { return data + place * row_bytes(); }
+  size_t output_of(size_t place) const;
 };
 
 /// Values [begin, end) of a stored row as fp32. `begin` is a multiple of 256; `end` is a multiple

@@ -62,8 +62,7 @@ void run_batch(const Model& model, RunOptions options, const std::vector<std::ve
 
 size_t caches_at_once(const ModelConfig& config, size_t positions) {
   constexpr size_t bytes = size_t{512} << 20;
-  const size_t per_position = config.layers * config.kv_heads * config.head_dim * 2 * sizeof(float);
-  return std::max<size_t>(1, bytes / (per_position * std::max<size_t>(positions, 1)));
+  return std::max<size_t>(1, bytes / (config.cache_bytes_per_token() * std::max<size_t>(positions, 1)));
 }
 
 std::vector<double> probabilities(const float* logits, size_t n) {

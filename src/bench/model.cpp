@@ -100,7 +100,7 @@ ModelTiming time_model(const std::string& path, const std::string& kernel, size_
       alternate({run_prompt, run_decode, seconds_per_read_byte, seconds_per_flop}, rounds);
 
   const Read read = read_per_token(model);
-  const double cache = 2.0 * static_cast<double>(c.layers * c.kv_heads * c.head_dim) * 4 *
+  const double cache = static_cast<double>(c.cache_bytes_per_token()) *
                        (static_cast<double>(prompt) + static_cast<double>(decode) / 2);
   // The head runs for the last token of a prompt only.
   const double head = static_cast<double>(model.lm_head().rows) *

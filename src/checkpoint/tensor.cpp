@@ -19,13 +19,13 @@ size_t interleaved_row(size_t r, size_t head_dim) {
 
 const std::byte* StoredMatrix::row(size_t r) const {
   if (interleaved_head_dim != 0) r = interleaved_row(r, interleaved_head_dim);
-  return data + r * row_bytes();
+  return stored_row(r);
 }
 
-size_t StoredMatrix::output_of(size_t stored) const {
-  if (interleaved_head_dim == 0) return stored;
-  const size_t in_head = stored % interleaved_head_dim;
-  return stored - in_head + in_head / 2 + in_head % 2 * (interleaved_head_dim / 2);
+size_t StoredMatrix::output_of(size_t place) const {
+  if (interleaved_head_dim == 0) return place;
+  const size_t in_head = place % interleaved_head_dim;
+  return place - in_head + in_head / 2 + in_head % 2 * (interleaved_head_dim / 2);
 }
 
 std::vector<float> widen_row(const StoredMatrix& matrix, size_t row) {

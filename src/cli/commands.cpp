@@ -54,7 +54,7 @@ ordered_json describe(const Model& model) {
                     {"tensors", needed.size()},
                     {"dtypes", dtypes},
                     {"weight_bytes", bytes},
-                    {"cache_bytes_per_token", 2 * c.layers * c.kv_heads * c.head_dim * 4},
+                    {"cache_bytes_per_token", c.cache_bytes_per_token()},
                     {"vocab_size", c.vocab_size},
                     {"hidden_size", c.hidden_size},
                     {"intermediate_size", c.intermediate_size},

@@ -50,7 +50,6 @@ size_t longest(const std::vector<EvalRequest>& requests) {
 }  // namespace
 
 size_t batch_items(const std::vector<std::vector<EvalRequest>>& items, const ModelConfig& config) {
-  const size_t token_bytes = 2 * config.layers * config.kv_heads * config.head_dim * sizeof(float);
   size_t rows = 0, cached = 0, common = 0;
   for (size_t i = 0; i < items.size(); ++i) {
     const std::span<const int> own = trunk(items[i]);
@@ -66,7 +65,7 @@ size_t batch_items(const std::vector<std::vector<EvalRequest>>& items, const Mod
       rows += length - own.size();
       cached += length;
     }
-    if (i > 0 && cached * token_bytes > cache_bytes) return i;
+    if (i > 0 && cached * config.cache_bytes_per_token() > cache_bytes) return i;
     if (rows >= eval_batch_rows) return i + 1;
   }
   return items.size();

@@ -109,7 +109,7 @@ class FetchAhead {
     begin_ = w.row_bytes() * k0 / w.cols;
     bytes_ = w.row_bytes() * std::min(slab, w.cols - k0) / w.cols;
     each_ = ((end_ - row_) * ((bytes_ + line - 1) / line) + calls - 1) / calls;
-    next_ = w_.data + row_ * w_.row_bytes() + begin_;
+    next_ = w_.stored_row(row_) + begin_;
     last_ = next_ + bytes_;
   }
   HWY_INLINE void operator()() {
@@ -117,7 +117,7 @@ class FetchAhead {
       __builtin_prefetch(next_, 0, 2);
       next_ += line;
       if (next_ >= last_ && ++row_ < end_) {
-        next_ = w_.data + row_ * w_.row_bytes() + begin_;
+        next_ = w_.stored_row(row_) + begin_;
         last_ = next_ + bytes_;
       }
     }
@@ -134,9 +134,11 @@ class FetchAhead {
 /// Outputs of the weight rows [n, n + count), which are in the file's order, to their places in y.
 template <class T>
 HWY_INLINE void put_outputs(const T* from, const StoredMatrix& w, size_t n, size_t count, T* y) {
-  if (w.interleaved_head_dim == 0) std::copy_n(from, count, y + n);
-  else
+  if (w.interleaved_head_dim == 0) {
+    std::copy_n(from, count, y + n);
+  } else {
     for (size_t i = 0; i < count; ++i) y[w.output_of(n + i)] = from[i];
+  }
 }
 
 /// One task: all packed rows against weight rows [n, n + count), at most strip_rows.
@@ -193,8 +195,8 @@ void few_rows_group(const float* x, size_t cols, const WeightGroup& group, Lines
 
 /// One task of few rows of x: weight rows [n, n + count). Every lane walks a stretch of rows of its
 /// own: so many long streams read memory faster than one does.
-inline void few_rows_task(const float* x, size_t rows, const StoredMatrix& w, size_t n,
-                              size_t count, float* y) {
+inline void few_rows_task(const float* x, size_t rows, const StoredMatrix& w, size_t n, size_t count,
+                          float* y) {
   const size_t lanes = lanes_of<float>(), cols = w.cols;
   Lines<float>& widened = scratch<float>().widened;
   float out[few_rows * hn::MaxLanes(hn::ScalableTag<float>())];

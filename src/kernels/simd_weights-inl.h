@@ -209,7 +209,7 @@ class WeightGroup {
  private:
   static size_t lanes() { return hn::Lanes(hn::ScalableTag<float>()); }
   const std::byte* row(size_t i) const {
-    return w_.data + std::min(n_ + i * spacing_, w_.rows - 1) * row_bytes_;
+    return w_.data + std::min(n_ + i * spacing_, w_.rows - 1) * row_bytes_;  // n itself may be past it
   }
 
   const StoredMatrix& w_;
