@@ -47,7 +47,7 @@ TruthRun::TruthRun(const Model& model, const Candidate& candidate, const VerifyO
         return hook.point == HookPoint::Logits || candidate.has(hook);
       }))
     local_draws_ = 0;
-  copies_ = disturbed + (all_given ? 0 : local_draws_ + draws);
+  lasting_ = disturbed + (all_given ? 0 : local_draws_ + draws);
 }
 
 void TruthRun::run(size_t sequence) {
@@ -74,9 +74,13 @@ void TruthRun::run(size_t sequence) {
   std::vector<Sequence<float>> one;
   std::vector<Sequence<double>> batch;
   one.push_back(ours.start(tokens_));
-  for (size_t i = 0; i < copies_; ++i) batch.push_back(copies.start(tokens_));
+  const size_t early = lasting_ == disturbed ? 0 : early_draws * (local_draws_ > 0 ? 2 : 1);
+  const std::vector<int> beginning(tokens_.begin(), tokens_.begin() + static_cast<std::ptrdiff_t>(std::min(early_positions, tokens_.size())));
+  for (size_t i = 0; i < lasting_ + early; ++i) batch.push_back(copies.start(i < lasting_ ? tokens_ : beginning));
   for (first_ = 0; first_ < tokens_.size(); first_ += count_) {
-    count_ = std::min(step_positions, tokens_.size() - first_);
+    count_ = std::min(first_ == 0 && early > 0 ? early_positions : step_positions, tokens_.size() - first_);
+    copies_ = lasting_ + (first_ == 0 ? early : 0);
+    batch.erase(batch.begin() + static_cast<std::ptrdiff_t>(copies_), batch.end());
     const auto begin = tokens_.begin() + static_cast<std::ptrdiff_t>(first_);
     const std::vector<int> next(begin, begin + static_cast<std::ptrdiff_t>(count_));
     rounding_.begin(first_, count_);
@@ -124,7 +128,9 @@ void TruthRun::attach_copies(Hooks<double>& hooks) {
 }
 
 size_t TruthRun::role_base(size_t role) const {
-  return role < disturbed ? role : role < disturbed + local_draws_ ? local : truth;
+  if (role < disturbed) return role;
+  if (role >= lasting_) return local_draws_ > 0 && (role - lasting_) % 2 == 1 ? local : truth;
+  return role < disturbed + local_draws_ ? local : truth;
 }
 
 void TruthRun::on_step(const Activation<double>& a) {

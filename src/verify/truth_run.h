@@ -26,7 +26,10 @@ class TruthRun {
  private:
   static constexpr size_t step_positions = 64;
   static constexpr size_t draws = 2;
-  enum Role : size_t { truth = 0, local = 1, disturbed = 2 };  // then local draws, truth draws
+  /// A massive activation's error is one number, of which two draws say little, and the first
+  /// positions have no earlier ones to learn from: there each copy is drawn so many times more.
+  static constexpr size_t early_positions = 4, early_draws = 14;
+  enum Role : size_t { truth = 0, local = 1, disturbed = 2 };  // then local draws, truth draws, early ones
 
   /// What is known of one hook while a sequence runs.
   struct State {
@@ -68,7 +71,8 @@ class TruthRun {
   const Candidate& candidate_;
   const VerifyOptions& options_;
   Rounding rounding_;
-  size_t local_draws_ = draws, copies_;  // disturbed local copies; all in the batch
+  size_t local_draws_ = draws, lasting_;  // disturbed local copies; all that run to the end
+  size_t copies_ = 0;                     // in the present step
   std::vector<TensorDifference> tensors_;
   std::vector<State> states_;                  // by causal index
   std::vector<std::vector<Matrix<float>>> ours_;  // by causal index, then head
