@@ -151,7 +151,6 @@ class EvalScorer {
   const Kernels<T>& kernels_;
   std::vector<Neurons> patch_, ablation_;
   Prefix root_, stem_;
-  std::vector<Prefix> trunks_, leaves_;  // kept for their memory
   size_t rows_run_ = 0;
 };
 

@@ -128,13 +128,35 @@ class Progress {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
+/// Whether every variant's log-likelihoods of one item are.
+bool finite(const std::vector<std::vector<EvalScore>>& scores, size_t item) {
+  for (const std::vector<EvalScore>& variant : scores)
+    for (double ll : variant[item].ll)
+      if (!std::isfinite(ll)) return false;
+  return true;
+}
+
 Sample sample(const EvalItem& item, const std::string& variant, EvalScore score) {
-  for (double ll : score.ll)
-    if (!std::isfinite(ll))
-      throw InputError(item.where + ": a log-likelihood is not finite; does the model hold NaN?");
   Metrics metrics = item_metrics(item, score.ll);
   return {item.task, item.id, item.subject, variant, std::move(score.ll), std::move(score.greedy),
           std::move(metrics)};
+}
+
+/// Fills up `encoded`, the requests of the items from `first` on. A faulty item ends it, and is an
+/// error only when it is the first: those before it are scored and kept.
+void encode_ahead(const Options& options, const Tokenizer& tokenizer, size_t max_positions,
+                  const std::vector<EvalItem>& items, size_t first, size_t end,
+                  std::vector<std::vector<EvalRequest>>& encoded) {
+  constexpr size_t ahead = 64;
+  while (encoded.size() < std::min(ahead, end - first)) {
+    const EvalItem& item = items[first + encoded.size()];
+    try {
+      encoded.push_back(encode_item(item, tokenizer, options.bos, max_positions));
+    } catch (const InputError&) {
+      if (encoded.empty()) throw;
+      return;
+    }
+  }
 }
 
 /// Scores items [from, end) and hands each batch's samples over in order.
@@ -142,8 +164,7 @@ template <class T>
 void run_items(const Options& options, const Model& model, const std::vector<EvalItem>& items,
                size_t from, size_t end, const std::vector<std::string>& names,
                const std::vector<Neurons>& patch,
-               const std::function<void(std::vector<Sample>, size_t)>& each_batch) {
-  constexpr size_t ahead = 64;  // items encoded before a batch is cut from them
+               const std::function<void(const std::vector<Sample>&, size_t)>& each_batch) {
   const std::unique_ptr<Tokenizer> tokenizer = Tokenizer::open(model.checkpoint());
   const std::vector<Neurons> ablation = chosen_ablation(options, model);
   std::vector<EvalScorer<T>> scorers;
@@ -152,21 +173,26 @@ void run_items(const Options& options, const Model& model, const std::vector<Eva
                          name == "patched" ? patch : std::vector<Neurons>(), ablation);
   std::vector<std::vector<EvalRequest>> encoded;
   for (size_t next = from; next < end;) {
-    while (encoded.size() < std::min(ahead, end - next))
-      encoded.push_back(encode_item(items[next + encoded.size()], *tokenizer, options.bos,
-                                    model.config().max_positions));
-    const size_t count = batch_items(encoded, model.config());
-    const std::vector<std::vector<EvalRequest>> batch(encoded.begin(),
-                                                      encoded.begin() + static_cast<long>(count));
+    encode_ahead(options, *tokenizer, model.config().max_positions, items, next, end, encoded);
+    const auto batch_end =
+        encoded.begin() + static_cast<long>(batch_items(encoded, model.config()));
+    const std::vector<std::vector<EvalRequest>> batch(encoded.begin(), batch_end);
+    encoded.erase(encoded.begin(), batch_end);
     std::vector<std::vector<EvalScore>> scores;
     for (EvalScorer<T>& scorer : scorers) scores.push_back(scorer.score(batch));
     std::vector<Sample> samples;
-    for (size_t i = 0; i < count; ++i)
+    for (size_t i = 0; i < batch.size(); ++i) {
+      const EvalItem& item = items[next + i];
+      if (!finite(scores, i)) {
+        each_batch(samples, next + i);
+        throw InputError(item.where +
+                         ": a log-likelihood is not finite; does the model hold NaN?");
+      }
       for (size_t v = 0; v < names.size(); ++v)
-        samples.push_back(sample(items[next + i], names[v], std::move(scores[v][i])));
-    encoded.erase(encoded.begin(), encoded.begin() + static_cast<long>(count));
-    next += count;
-    each_batch(std::move(samples), next);
+        samples.push_back(sample(item, names[v], std::move(scores[v][i])));
+    }
+    next += batch.size();
+    each_batch(samples, next);
   }
 }
 
@@ -298,9 +324,9 @@ int eval(const Options& options) {
   const size_t from = first + samples.size() / names.size();
   if (from > first) say(std::to_string(from - first) + " items were done before");
   const Progress progress(costs, from, end);
-  const auto each_batch = [&](std::vector<Sample> batch, size_t done) {
+  const auto each_batch = [&](const std::vector<Sample>& batch, size_t done) {
     if (file) file->append(batch);
-    std::move(batch.begin(), batch.end(), std::back_inserter(samples));
+    samples.insert(samples.end(), batch.begin(), batch.end());
     progress.at(done);
   };
   const auto run = options.precision == "fp64" ? run_items<double> : run_items<float>;

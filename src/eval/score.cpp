@@ -110,6 +110,7 @@ std::vector<EvalScore> EvalScorer<T>::score(const std::vector<std::vector<EvalRe
   }
   const size_t stem = keep_stem(common, items.size(), scores);
   std::vector<Branch> trunks, leaves;
+  std::vector<Prefix> trunk_caches, leaf_caches;  // freed with the batch: memory stays flat
   std::vector<size_t> trunk_of(items.size());
   for (size_t i = 0; i < items.size(); ++i) {
     const std::span<const int> own = trunk(items[i]);
@@ -120,18 +121,18 @@ std::vector<EvalScore> EvalScorer<T>::score(const std::vector<std::vector<EvalRe
     for (size_t choice = 0; choice < items[i].size(); ++choice)
       add_targets(items[i][choice], i, choice, stem, own.size(), trunks.back());
   }
-  run(trunks, trunks_, scores);
+  run(trunks, trunk_caches, scores);
   for (size_t i = 0; i < items.size(); ++i)
     for (size_t choice = 0; choice < items[i].size(); ++choice) {
       const size_t begin = trunk(items[i]).size();
       const std::span<const int> pending = input(items[i][choice]).subspan(begin);
       if (pending.empty()) continue;
-      const Prefix* parent = begin == 0 ? &root_ : &trunks_[trunk_of[i]];
+      const Prefix* parent = begin == 0 ? &root_ : &trunk_caches[trunk_of[i]];
       leaves.push_back({parent, begin, {pending.begin(), pending.end()}, {},
                         begin + pending.size()});
       add_targets(items[i][choice], i, choice, begin, begin + pending.size(), leaves.back());
     }
-  run(leaves, leaves_, scores);
+  run(leaves, leaf_caches, scores);
   return scores;
 }
 
@@ -147,7 +148,7 @@ template <class T>
 void EvalScorer<T>::run(const std::vector<Branch>& branches, std::vector<Prefix>& into,
                         std::vector<EvalScore>& scores) {
   if (branches.empty()) return;
-  if (into.size() < branches.size()) into.resize(branches.size(), root_);
+  into.resize(branches.size(), root_);
   std::vector<Sequence<T>> sequences;
   for (size_t i = 0; i < branches.size(); ++i) {
     const Branch& branch = branches[i];
