@@ -149,6 +149,27 @@ TEST_CASE("first layer: too few tokens are refused", "[first_layer]") {
   CHECK_THROWS_AS(first_layer_inputs({5, 6, 6, 7, 5}, {}, {}), InputError);
 }
 
+TEST_CASE("cluster attack: what layer 0 makes of a lone token is what a run of it alone gives",
+          "[first_layer]") {
+  for (const char* name : {"tiny_llama2", "tiny_llama3", "tiny_mistral"}) {
+    const Model model = Model::open(outputs + name);
+    const Matrix<float> lone = lone_attention_outputs(model, {});
+    REQUIRE(lone.rows == model.config().vocab_size);
+    Forward<float> forward(model, {});
+    for (int token : {0, 7, static_cast<int>(lone.rows) - 1}) {
+      std::vector<float> run;
+      Hooks<float> hooks;
+      hooks.add({HookPoint::AttnOut, 0}, [&](const Activation<float>& a) {
+        run.assign(a.row(0), a.row(0) + a.width);
+      });
+      std::vector<Sequence<float>> batch;
+      batch.push_back(forward.start({token}));
+      forward.run(batch, hooks);
+      REQUIRE(run == std::vector<float>(lone.row(token), lone.row(token) + lone.cols));
+    }
+  }
+}
+
 TEST_CASE("cluster attack: planted clusters are found, the tightest first", "[first_layer]") {
   Matrix<float> outputs_of(60, 4);
   ClusterInputs inputs;

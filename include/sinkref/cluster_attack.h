@@ -53,7 +53,8 @@ inline constexpr size_t cluster_candidates = 64, cluster_count = 8;
 /// A run succeeds if at least this share of its tokens fires the sink (SinkLayer::fires_above()).
 inline constexpr double attack_success = 0.01;
 
-/// Attention output in layer 0 of every token of the vocabulary alone, (V, d).
+/// Attention output in layer 0 of every token of the vocabulary alone, (V, d): W_o v, since the
+/// softmax of one score is 1. The bits are a whole run's.
 Matrix<float> lone_attention_outputs(const Model& model, const RunOptions& options);
 
 /// The tightest clusters of the largest size asked for (less if there are fewer tokens).

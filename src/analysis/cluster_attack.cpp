@@ -7,6 +7,7 @@
 
 #include "sinkref/error.h"
 #include "sinkref/first_layer.h"
+#include "sinkref/layers.h"
 
 namespace sinkref {
 
@@ -142,22 +143,28 @@ void check(const Model& model, const ClusterInputs& inputs) {
 }  // namespace
 
 Matrix<float> lone_attention_outputs(const Model& model, const RunOptions& options) {
-  RunOptions run = options;
-  run.depth = 1;
-  run.logits = LogitRows::none;
-  run.progress = nullptr;
-  Forward<float> forward(model, run);
-  Matrix<float> outputs(model.config().vocab_size, model.config().hidden_size);
-  for (size_t first = 0; first < outputs.rows; first += tokens_at_once) {
-    std::vector<Sequence<float>> batch;
-    for (size_t t = first; t < std::min(outputs.rows, first + tokens_at_once); ++t)
-      batch.push_back(forward.start({static_cast<int>(t)}));
-    Hooks<float> hooks;
-    hooks.add({HookPoint::AttnOut, 0}, [&](const Activation<float>& a) {
-      for (size_t r = 0; r < a.rows.size(); ++r)
-        std::copy_n(a.row(r), a.width, outputs.row(first + a.rows[r].sequence));
-    });
-    forward.run(batch, hooks);
+  const ModelConfig& c = model.config();
+  const LayerWeights& w = model.layer(0);
+  const Kernels<float>& kernels = find_kernels<float>(options.kernel);
+  Matrix<float> outputs(c.vocab_size, c.hidden_size);
+  for (size_t first = 0; first < c.vocab_size; first += tokens_at_once) {
+    const size_t count = std::min(tokens_at_once, c.vocab_size - first);
+    Matrix<float> x(count, c.hidden_size), normed = x, out = x, scale(count, 1);
+    Matrix<float> v(count, w.wv.rows), z(count, w.wo.cols);
+    for (size_t t = 0; t < count; ++t) {
+      const std::vector<float> row = widen_row(model.embedding(), first + t);
+      std::copy(row.begin(), row.end(), x.row(t));
+    }
+    rmsnorm_scale(x, c.rms_norm_eps, scale);
+    rmsnorm_normalize(x, scale, normed);
+    multiply_by_weight(normed, w.ln1);
+    linear<float>(kernels, normed, {{w.wv, w.bv, v}});
+    for (size_t t = 0; t < count; ++t)
+      for (size_t head = 0; head < c.heads; ++head)
+        std::copy_n(v.row(t) + head / (c.heads / c.kv_heads) * c.head_dim, c.head_dim,
+                    z.row(t) + head * c.head_dim);
+    linear<float>(kernels, z, {{w.wo, w.bo, out}});
+    std::copy(out.values.begin(), out.values.end(), outputs.row(first));
   }
   return outputs;
 }
