@@ -19,23 +19,25 @@ template <class T>
 HWY_INLINE void score_tile(const T* q, size_t rows, const T* k, size_t head_dim, T scale, T* out,
                            size_t stride) {
   const hn::ScalableTag<T> d;
-  const size_t width = 2 * hn::Lanes(d);
-  T span[tile_rows * 2 * hn::MaxLanes(d)];
-  T total[tile_rows * 2 * hn::MaxLanes(d)];
+  const size_t lanes = hn::Lanes(d), width = 2 * lanes;
+  alignas(64) T span[tile_rows * 2 * hn::MaxLanes(d)];
+  alignas(64) T total[tile_rows * 2 * hn::MaxLanes(d)];
   Idle idle;
-  std::fill_n(total, rows * width, T(0));
   for (size_t k0 = 0; k0 < head_dim; k0 += chain_span) {
-    std::fill_n(span, rows * width, T(0));
+    const size_t depth = std::min(chain_span, head_dim - k0);
     with_height(rows, [&](auto height) SINKREF_LAMBDA {
-      tile<height(), 2>(PlainRows<T>{q + k0, head_dim}, k + k0 * cache_panel, cache_panel,
-                        std::min(chain_span, head_dim - k0), span, width, idle);
+      tile<height(), 2>(PlainRows<T>{q + k0, head_dim}, k + k0 * cache_panel, cache_panel, depth,
+                        true, span, width, idle);
     });
-    for (size_t i = 0; i < rows * width; ++i) total[i] = total[i] + span[i];
+    if (head_dim <= chain_span) break;
+    for (size_t i = 0; i < rows * width; ++i) total[i] = k0 == 0 ? span[i] : total[i] + span[i];
   }
+  const T* sums = head_dim <= chain_span ? span : total;
   for (size_t r = 0; r < rows; ++r)
-    for (size_t i = 0; i < width; i += hn::Lanes(d))
-      hn::StoreU(hn::Mul(hn::Set(d, scale), hn::LoadU(d, total + r * width + i)), d,
-                 out + r * stride + i);
+    for (size_t i = 0; i < width; i += lanes) {
+      const auto sum = hn::Add(hn::LoadU(d, sums + r * width + i), hn::Zero(d));
+      hn::StoreU(hn::Mul(hn::Set(d, scale), sum), d, out + r * stride + i);
+    }
 }
 
 template <class T>
@@ -49,11 +51,12 @@ void scores(const T* q, size_t rows, const T* k, size_t keys, size_t head_dim, T
                  scores + r * stride + j, stride);
 }
 
-/// t += one block of keys [k0, k1) for R rows of p. No value that a row does not see is touched:
-/// what all rows see goes through one tile, the ragged ends of a mask row by row.
+/// Adds one block of keys [k0, k1), of `width` values each, to the sums t of R rows of p. No value that
+/// a row does not see is touched: what all rows see goes through one tile, the ragged ends of a mask
+/// row by row.
 template <size_t R, class T>
-HWY_INLINE void value_tile(PlainRows<T> p, const Visible* visible, const T* v, size_t v_step, size_t k0,
-                           size_t k1, T* t, size_t t_step) {
+HWY_INLINE void value_block(PlainRows<T> p, const Visible* visible, const T* v, size_t v_step,
+                            size_t width, size_t k0, size_t k1, bool fresh, T* t, size_t t_step) {
   size_t begin = k0, end = k1;
   HWY_UNROLL(12)
   for (size_t r = 0; r < R; ++r) {
@@ -61,31 +64,32 @@ HWY_INLINE void value_tile(PlainRows<T> p, const Visible* visible, const T* v, s
     end = std::min(end, visible[r].end);
   }
   if (begin >= end) begin = end = k1;  // nothing in common
-  hn::Vec<hn::ScalableTag<T>> s[R][2];
-  clear(s);
-  const auto ragged = [&](bool before) SINKREF_LAMBDA {
+  for (size_t n = 0; n < width; n += 2 * lanes_of<T>()) {
+    hn::Vec<hn::ScalableTag<T>> s[R][2];
+    clear(s);
+    const auto ragged = [&](bool before) SINKREF_LAMBDA {
+      HWY_UNROLL(12)
+      for (size_t r = 0; r < R; ++r) {
+        const size_t from = before ? std::max(k0, visible[r].begin) : end;
+        const size_t to = std::min(before ? begin : k1, visible[r].end);
+        if (from >= to) continue;
+        hn::Vec<hn::ScalableTag<T>> row[1][2] = {{s[r][0], s[r][1]}};
+        extend_chains<1, 2>(PlainRows<T>{p.data + r * p.stride, 0}, v + n, v_step, from, to, row);
+        s[r][0] = row[0][0];
+        s[r][1] = row[0][1];
+      }
+    };
+    if (begin > k0) ragged(true);
+    extend_chains<R, 2>(p, v + n, v_step, begin, end, s);
+    if (end < k1) ragged(false);
     HWY_UNROLL(12)
-    for (size_t r = 0; r < R; ++r) {
-      const size_t from = before ? std::max(k0, visible[r].begin) : end;
-      const size_t to = std::min(before ? begin : k1, visible[r].end);
-      if (from >= to) continue;
-      hn::Vec<hn::ScalableTag<T>> row[1][2] = {{s[r][0], s[r][1]}};
-      extend_chains<1, 2>(PlainRows<T>{p.data + r * p.stride, 0}, v, v_step, from, to, row);
-      s[r][0] = row[0][0];
-      s[r][1] = row[0][1];
-    }
-  };
-  if (begin > k0) ragged(true);
-  extend_chains<R, 2>(p, v, v_step, begin, end, s);
-  if (end < k1) ragged(false);
-  HWY_UNROLL(12)
-  for (size_t r = 0; r < R; ++r) add_chain(s[r], t + r * t_step);
+    for (size_t r = 0; r < R; ++r) add_chain(s[r], fresh, t + r * t_step + n);
+  }
 }
 
 template <class T>
 void weighted_sum(const T* p, size_t rows, size_t stride, const Visible* visible, const T* v,
                   size_t head_dim, T* z) {
-  const size_t width = 2 * lanes_of<T>();
   const size_t step = cache_padded(head_dim);
   size_t keys = 0, begin = visible[0].begin;
   for (size_t r = 0; r < rows; ++r) {
@@ -95,18 +99,16 @@ void weighted_sum(const T* p, size_t rows, size_t stride, const Visible* visible
   Sums<T>& sums = scratch<T>().sums;
   sums.reset(rows * step);
   for (size_t k0 = begin / chain_block * chain_block; k0 < keys; k0 += chain_block) {
-    if (k0 % chain_span == 0) sums.end_span();
+    if (k0 % chain_span == 0 && !sums.fresh) sums.end_span();
     const size_t k1 = std::min(keys, k0 + chain_block);
     for (size_t r = 0; r < rows; r += tile_rows)
-      for (size_t n = 0; n < head_dim; n += width)
-        with_height(std::min(tile_rows, rows - r), [&](auto height) SINKREF_LAMBDA {
-          value_tile<height()>(PlainRows<T>{p + r * stride, stride}, visible + r, v + n, step, k0, k1,
-                               sums.span.data() + r * step + n, step);
-        });
+      with_height(std::min(tile_rows, rows - r), [&](auto height) SINKREF_LAMBDA {
+        value_block<height()>(PlainRows<T>{p + r * stride, stride}, visible + r, v, step, head_dim,
+                              k0, k1, sums.fresh, sums.span.data() + r * step, step);
+      });
+    sums.end_block();
   }
-  sums.end_span();
-  for (size_t r = 0; r < rows; ++r)
-    std::copy_n(sums.total.data() + r * step, head_dim, z + r * head_dim);
+  for (size_t r = 0; r < rows; ++r) sums.result(r * step, head_dim, z + r * head_dim);
 }
 
 }  // namespace HWY_NAMESPACE

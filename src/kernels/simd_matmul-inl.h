@@ -131,16 +131,6 @@ class FetchAhead {
   const std::byte* last_ = nullptr;
 };
 
-/// Outputs of the weight rows [n, n + count), which are in the file's order, to their places in y.
-template <class T>
-HWY_INLINE void put_outputs(const T* from, const StoredMatrix& w, size_t n, size_t count, T* y) {
-  if (w.interleaved_head_dim == 0) {
-    std::copy_n(from, count, y + n);
-  } else {
-    for (size_t i = 0; i < count; ++i) y[w.output_of(n + i)] = from[i];
-  }
-}
-
 /// One task: all packed rows against weight rows [n, n + count), at most strip_rows.
 template <class T>
 void strip(PackedMatrix<T>& x, const StoredMatrix& w, size_t n, size_t count, T* y) {
@@ -160,13 +150,23 @@ void strip(PackedMatrix<T>& x, const StoredMatrix& w, size_t n, size_t count, T*
         for (size_t t = t0; t < std::min(x.tiles(), t0 + tiles_in_cache); ++t) {
           with_height(x.height(t), [&](auto height) SINKREF_LAMBDA {
             tile<height(), 2>(PackedRows<T>{x.at(k0, depth, t)}, s.panel.data() + i * slab, width, depth,
-                              s.sums.span.data() + t * tile_rows * strip_rows + i, strip_rows, ahead);
+                              s.sums.fresh, s.sums.span.data() + t * tile_rows * strip_rows + i, strip_rows,
+                              ahead);
           });
         }
-    if (ends || (k0 + slab) % chain_span == 0) s.sums.end_span();
+    s.sums.end_block();
+    if (!ends && (k0 + slab) % chain_span == 0) s.sums.end_span();
   }
-  for (size_t r = 0; r < x.rows; ++r)
-    put_outputs(s.sums.total.data() + r * strip_rows, w, n, count, y + r * w.rows);
+  for (size_t r = 0; r < x.rows; ++r) {
+    T* row = y + r * w.rows;
+    if (w.interleaved_head_dim == 0) {
+      s.sums.result(r * strip_rows, count, row + n);
+    } else {
+      T outputs[strip_rows];
+      s.sums.result(r * strip_rows, count, outputs);
+      for (size_t i = 0; i < count; ++i) row[w.output_of(n + i)] = outputs[i];
+    }
+  }
 }
 
 /// R rows of x against one vector of weight rows, in registers: what decode does. The outputs of row r

@@ -54,7 +54,7 @@ struct PackedRows {
 };
 
 /// s[r] = x[r][k] · b[k], the first step of a chain. fma(x, b, 0) would give the same but for the sign
-/// of a zero, which vanishes when s is added to a total that began as +0.
+/// of a zero, which vanishes when +0 is added at the end (Sums).
 template <size_t R, size_t V, class A, class Weights, class Vector>
 HWY_INLINE void begin_chain(A a, size_t r, size_t k, const Weights& weights, Vector (&s)[R][V]) {
   const hn::ScalableTag<hn::TFromV<Vector>> d;
@@ -114,14 +114,14 @@ HWY_INLINE void clear(Vector (&s)[R][V]) {
   }
 }
 
-/// t += s for one row.
+/// t += s for one row, or t = s if t is fresh: holds nothing yet.
 template <size_t V, class T, class Vector>
-HWY_INLINE void add_chain(const Vector (&s)[V], T* t) {
+HWY_INLINE void add_chain(const Vector (&s)[V], bool fresh, T* t) {
   const hn::ScalableTag<T> d;
   HWY_UNROLL(4)
   for (size_t v = 0; v < V; ++v) {
     T* sum = t + v * hn::Lanes(d);
-    hn::StoreU(hn::Add(hn::LoadU(d, sum), s[v]), d, sum);
+    hn::StoreU(fresh ? s[v] : hn::Add(hn::LoadU(d, sum), s[v]), d, sum);
   }
 }
 
@@ -131,11 +131,11 @@ struct Idle {
 };
 
 /// t += the chains of the blocks in [0, depth), which begins at a multiple of chain_block; row r of
-/// t begins at t + r·t_step. A row's sum is stored just before its next block begins: stores in one
+/// t begins at t + r·t_step, and may be fresh (add_chain). A row's sum is stored just before its next block begins: stores in one
 /// burst would cost a tenth of the speed. `between` is called once for each block.
 template <size_t R, size_t V, class A, class T, class Between>
-HWY_INLINE void tile(A a, const T* b, size_t b_step, size_t depth, T* t, size_t t_step,
-                     Between& between) {
+HWY_INLINE void tile(A a, const T* b, size_t b_step, size_t depth, bool fresh, T* t,
+                     size_t t_step, Between& between) {
   hn::Vec<hn::ScalableTag<T>> s[R][V], weights[V];
   load_weights(b, weights);
   HWY_UNROLL(12)
@@ -152,13 +152,14 @@ HWY_INLINE void tile(A a, const T* b, size_t b_step, size_t depth, T* t, size_t 
     load_weights(b + k * b_step, weights);
     HWY_UNROLL(12)
     for (size_t r = 0; r < R; ++r) {
-      add_chain(s[r], t + r * t_step);
+      add_chain(s[r], fresh, t + r * t_step);
       begin_chain(a, r, k, weights, s);
     }
+    fresh = false;
     ++k;
   }
   HWY_UNROLL(12)
-  for (size_t r = 0; r < R; ++r) add_chain(s[r], t + r * t_step);
+  for (size_t r = 0; r < R; ++r) add_chain(s[r], fresh, t + r * t_step);
 }
 
 /// Calls use(R) with R = rows, 1 … tile_rows, as a constant: its loops over a tile's rows are unrolled.
