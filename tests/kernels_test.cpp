@@ -154,10 +154,45 @@ TEST_CASE("matmul: rows in GGUF's interleaved order are read in Hugging Face's o
                     interleaved.begin() + (h + 2 * i + side) * depth);
   StoredMatrix w = stored(interleaved, outputs, depth);
   w.interleaved_head_dim = head_dim;
-  const auto x = random_values<float>(3 * depth, 8);
+  const auto x = random_values<float>(40 * depth, 8);
+  for (const std::string& name : available_kernels())
+    for (size_t rows : {1, 3, 40}) {
+      const Kernels<float>& k = find_kernels<float>(name);
+      REQUIRE(same_bits(matmul(k, x, rows, w), matmul(k, x, rows, stored(plain, outputs, depth))));
+    }
+}
+
+TEMPLATE_TEST_CASE("kernels: sums of zeros of either sign have the scalar text's sign", "[kernels]",
+                   float, double) {
+  using T = TestType;
+  const Kernels<T>& spec = find_kernels<T>("spec");
   for (const std::string& name : available_kernels()) {
-    const Kernels<float>& k = find_kernels<float>(name);
-    REQUIRE(same_bits(matmul(k, x, 3, w), matmul(k, x, 3, stored(plain, outputs, depth))));
+    const Kernels<T>& fast = find_kernels<T>(name);
+    for (size_t depth : {1, 40, 513, 1100})
+      for (T zero : {T(0), T(-0.0)}) {
+        const size_t rows = 8, outputs = 33, stride = cache_padded(depth);
+        const std::vector<T> x(rows * stride, zero);
+        const auto weights = random_values<float>(outputs * depth, 21);
+        const StoredMatrix w = stored(weights, outputs, depth);
+        INFO(name << " depth " << depth << " sign " << std::signbit(zero));
+        for (size_t some : {size_t(1), rows})
+          REQUIRE(same_bits(matmul(fast, x, some, w), matmul(spec, x, some, w)));
+        const auto keys = random_values<T>(cache_panel * depth, 22);
+        const auto values = random_values<T>(depth * cache_padded(outputs), 23);
+        const std::vector<Visible> visible(rows, {0, depth});
+        std::vector<T> scores[2], z[2];
+        for (int side : {0, 1}) {
+          const Kernels<T>& kernel = side ? fast : spec;
+          scores[side].resize(rows * cache_panel);
+          z[side].resize(rows * outputs);
+          kernel.scores(x.data(), rows, keys.data(), cache_panel, depth, T(-1), scores[side].data(),
+                        cache_panel);
+          kernel.weighted_sum(x.data(), rows, stride, visible.data(), values.data(), outputs,
+                              z[side].data());
+        }
+        REQUIRE(same_bits(scores[0], scores[1]));
+        REQUIRE(same_bits(z[0], z[1]));
+      }
   }
 }
 
