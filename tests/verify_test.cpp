@@ -23,7 +23,7 @@ const std::vector<int> tokens = {1, 5, 9, 33, 7, 7, 7, 7, 12, 44};
 
 struct Trace {
   Trace(const Model& model, const std::string& globs, Softmax softmax = Softmax::standard,
-        const Hooks<float>& changes = {}) {
+        const Hooks<float>& changes = {}, const std::vector<int>& tokens = ::tokens) {
     static int count = 0;
     path = fs::temp_directory_path() /
            ("sinkref_verify_" + std::to_string(::getpid()) + "_" + std::to_string(count++));
@@ -189,6 +189,38 @@ TEST_CASE("verify: one step that is not supplied is allowed its rounding, and bl
   const VerifyResult result = verify_candidate(model, trace.file(), options);
   CHECK(result.agrees);
   CHECK(result.diagnosis.empty());
+}
+
+TEST_CASE("verify: a plain loop over a run's values, whose errors add up, is no fault", "[verify]") {
+  const Model model = Model::open(outputs / "tiny_llama1");
+  const ModelConfig& c = model.config();
+  std::vector<int> run(c.max_positions, 7);
+  run[0] = 1;
+  Matrix<float> v(run.size(), c.kv_heads * c.head_dim), z(run.size(), c.heads * c.head_dim);
+  Hooks<float> plain;
+  plain.add({HookPoint::V, 0}, [&](const Activation<float>& a) {
+    for (size_t r = 0; r < a.rows.size(); ++r)
+      std::copy_n(a.row(r), a.width, v.row(a.rows[r].position));
+  });
+  plain.add({HookPoint::Pattern, 0}, [&](const Activation<float>& a) {
+    for (size_t r = 0; r < a.rows.size(); ++r)
+      for (size_t i = 0; i < c.head_dim; ++i) {
+        float& sum = z.row(a.rows[r].position)[a.head * c.head_dim + i];
+        sum = 0;
+        for (size_t k = 0; k <= a.rows[r].position; ++k)
+          sum += a.row(r)[k] * v.row(k)[a.head / (c.heads / c.kv_heads) * c.head_dim + i];
+      }
+  });
+  plain.add({HookPoint::Z, 0}, [&](const Activation<float>& a) {
+    for (size_t r = 0; r < a.rows.size(); ++r)
+      std::copy_n(z.row(a.rows[r].position), a.width, a.row(r));
+  });
+  const Trace theirs(model, "blocks.0.attn.*", Softmax::standard, plain, run);
+  const VerifyResult result = verify(model, theirs);
+  for (const TensorDifference& tensor : result.tensors)
+    if (tensor.hook.point == HookPoint::Z)
+      CHECK(tensor.worst().local_ratio() <= (1 + 1e-6) / budget_factor);
+  CHECK(result.agrees);
 }
 
 TEST_CASE("verify: softmax_1 is named, with certainty", "[verify]") {

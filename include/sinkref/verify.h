@@ -58,7 +58,8 @@ class Budget {
 };
 
 /// Times the largest modelled rounding error seen at this or an earlier position: the budget.
-/// The model is of a plain sequential fp32 loop; two draws of it are taken, sixteen at the first tokens.
+/// The model is of a plain sequential fp32 loop. Two draws of it are taken, sixteen at the first
+/// tokens.
 inline constexpr double budget_factor = 4;
 
 /// One row: a tensor at one position (attention: the worst head).

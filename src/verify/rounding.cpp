@@ -37,13 +37,13 @@ Rounding::Rounding(const Model& model, const std::string& kernel, CandidateArith
       half_(rounded_to(arithmetic.activations)),
       half_cache_(rounded_to(arithmetic.cache)),
       final_norm_(model.final_norm()) {
-  for (size_t i = 0; i < followed; ++i) squares_.emplace_back(model.config(), model.config().layers, 1);
+  for (size_t i = 0; i < followed; ++i) caches_.emplace_back(model.config(), model.config().layers, 1);
 }
 
 void Rounding::begin(size_t first, size_t count) {
   first_ = first;
   count_ = count;
-  for (KvCache<float>& cache : squares_) {
+  for (KvCache<float>& cache : caches_) {
     cache.length = first;
     cache.reserve(first + count);
   }
@@ -131,13 +131,23 @@ void Rounding::rotated(const Activation<double>& a) {
 }
 
 void Rounding::attended(const Activation<double>& a) {
+  const size_t h = model_.config().head_dim;
+#pragma omp parallel for schedule(static)
   for (size_t r = 0; r < sigma_.rows; ++r) {
     const double n = static_cast<double>(a.rows[r].position + 1);
-    for (size_t i = 0; i < a.width; ++i) {
-      const double terms = z_terms_.row(r)[i], z = a.row(r)[i];
-      const double variance = chain_variance(n, terms, z) + 2 * square(half_cache_) * terms +
-                              square(half_ * z);
-      sigma_.row(r)[i] = static_cast<float>(std::sqrt(variance));
+    for (size_t head = 0; head < a.width; head += h) {
+      double modelled = 0, seen = 0;
+      for (size_t i = head; i < head + h; ++i) {
+        const double terms = z_terms_.row(r)[i], z = a.row(r)[i];
+        const double variance = chain_variance(n, terms, z) + 2 * square(half_cache_) * terms +
+                                square(half_ * z);
+        sigma_.row(r)[i] = static_cast<float>(std::sqrt(variance));
+        modelled += variance;
+        seen += square(z_loop_.row(r)[i] - z);
+      }
+      if (seen <= modelled) continue;
+      const float more = static_cast<float>(std::sqrt(seen / modelled));
+      for (size_t i = head; i < head + h; ++i) sigma_.row(r)[i] *= more;
     }
   }
 }
@@ -152,7 +162,7 @@ const Matrix<float>& Rounding::scores(const Activation<double>& a) {
   const size_t stride = cache_padded(a.width) + sum_lanes;
   std::vector<float> products(a.rows.size() * stride);
   kernels_.scores(q.data(), a.rows.size(),
-                  squares_[sequence].keys(a.hook.layer, a.head / (c.heads / c.kv_heads)), a.width, h,
+                  caches_[sequence].keys(a.hook.layer, a.head / (c.heads / c.kv_heads)), a.width, h,
                   1.0f / static_cast<float>(h), products.data(), stride);
   score_sigma_ = Matrix<float>(a.rows.size(), a.width);
   const double n = static_cast<double>(h);
@@ -173,20 +183,28 @@ double Rounding::pattern(double probability, double below) const {
 
 void Rounding::observe_pattern(const Activation<double>& a) {
   const ModelConfig& c = model_.config();
-  const size_t h = c.head_dim, sequence = a.rows[0].sequence, rows = a.rows.size();
-  if (z_terms_.rows != followed * count_ || z_terms_.cols != c.heads * h)
-    z_terms_ = Matrix<float>(followed * count_, c.heads * h);
-  std::vector<float> p(rows * a.width), z(rows * h);
-  std::vector<Visible> visible(rows, {0, a.width});
-  for (size_t r = 0; r < rows; ++r)
-    for (size_t j = 0; j < a.width; ++j)
-      p[r * a.width + j] = static_cast<float>(square(a.row(r)[j]));
-  kernels_.weighted_sum(p.data(), rows, a.width, visible.data(),
-                        squares_[sequence].values(a.hook.layer, a.head / (c.heads / c.kv_heads)), h,
-                        z.data());
-  for (size_t r = 0; r < rows; ++r)
-    std::copy_n(&z[r * h], h,
-                z_terms_.row(sequence * count_ + a.rows[r].position - first_) + a.head * h);
+  const size_t h = c.head_dim, sequence = a.rows[0].sequence, step = cache_padded(h);
+  for (Matrix<float>* sums : {&z_terms_, &z_loop_})
+    if (sums->rows != followed * count_ || sums->cols != c.heads * h)
+      *sums = Matrix<float>(followed * count_, c.heads * h);
+  const float* values = caches_[sequence].values(a.hook.layer, a.head / (c.heads / c.kv_heads));
+#pragma omp parallel for schedule(static)
+  for (size_t r = 0; r < a.rows.size(); ++r) {
+    const size_t row = sequence * count_ + a.rows[r].position - first_;
+    float* terms = z_terms_.row(row) + a.head * h;
+    float* loop = z_loop_.row(row) + a.head * h;
+    std::fill_n(terms, h, 0.0f);
+    std::fill_n(loop, h, 0.0f);
+    for (size_t j = 0; j <= a.rows[r].position; ++j) {
+      const float p = static_cast<float>(a.row(r)[j]);
+      const float* v = values + j * step;
+      for (size_t i = 0; i < h; ++i) {
+        const float term = p * v[i];
+        loop[i] += term;
+        terms[i] += term * term;
+      }
+    }
+  }
 }
 
 void Rounding::observe(const Activation<double>& a) {
@@ -204,7 +222,7 @@ void Rounding::observe(const Activation<double>& a) {
     case HookPoint::Post: keep_squares(a, x_); break;
     case HookPoint::RotQ: keep_squares(a, queries_); break;
     case HookPoint::RotK: store_keys(a); break;
-    case HookPoint::V: keep_squares(a, v_); break;
+    case HookPoint::V: keep_values(a); break;
     default: break;
   }
 }
@@ -222,6 +240,11 @@ void Rounding::keep_squares(const Activation<double>& a, Matrix<float>& into) {
     for (size_t i = 0; i < a.width; ++i) into.row(r)[i] = static_cast<float>(square(a.row(r)[i]));
 }
 
+void Rounding::keep_values(const Activation<double>& a) {
+  v_ = Matrix<float>(followed * count_, a.width);
+  std::copy_n(a.row(0), v_.values.size(), v_.values.begin());
+}
+
 /// Values come before rotated keys: both go into the cache together.
 void Rounding::store_keys(const Activation<double>& a) {
   const size_t h = model_.config().head_dim;
@@ -229,7 +252,7 @@ void Rounding::store_keys(const Activation<double>& a) {
   keep_squares(a, keys);
   for (size_t r = 0; r < keys.rows; ++r)
     for (size_t head = 0; head < model_.config().kv_heads; ++head)
-      squares_[a.rows[r].sequence].store(a.hook.layer, head, a.rows[r].position,
+      caches_[a.rows[r].sequence].store(a.hook.layer, head, a.rows[r].position,
                                          keys.row(r) + head * h, v_.row(r) + head * h);
 }
 

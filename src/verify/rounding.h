@@ -12,7 +12,9 @@ namespace sinkref {
 ///
 ///   matmul of n terms   u² [ (n/8 + 1) Σ(x w)² + n/12 y² ]: every addition of a plain sequential loop
 ///                       rounds its partial sum, which grows as √k (terms of random sign) or as k
-///   q·k, pattern·v      the same with their terms
+///   q·k, pattern·v      the same with their terms; of pattern·v at least what such a loop is off by in
+///                       fact: the terms of a run of one token are alike, are rounded alike, and their
+///                       errors add up
 ///   RMSNorm             3u of the scale, 1.5u of the quotient (1u more for the weight, in the matmul)
 ///   RoPE                u of the pair; and the frequency off by (i + 2)u at index i, as a table made
 ///                       by repeated multiplication is: an angle error that grows with the position
@@ -52,6 +54,7 @@ class Rounding {
   void attended(const Activation<double>& a);
   const std::vector<float>& norm_weight(Hook hook);
   void keep_squares(const Activation<double>& a, Matrix<float>& into);
+  void keep_values(const Activation<double>& a);
   void store_keys(const Activation<double>& a);
 
   const Model& model_;
@@ -61,9 +64,10 @@ class Rounding {
   size_t first_ = 0, count_ = 0;
   Matrix<float> sigma_, score_sigma_;
   Matrix<float> x_;                  ///< squares of the inputs of the next matmuls
-  Matrix<float> queries_, v_, z_terms_;  ///< squares; Σ p²v²
+  Matrix<float> queries_;            ///< squares
+  Matrix<float> v_, z_terms_, z_loop_;  ///< values; Σ (p v)²; Σ p v in a plain fp32 loop
   std::vector<float> final_norm_;
-  std::vector<KvCache<float>> squares_;  ///< of keys and values, one for each followed sequence
+  std::vector<KvCache<float>> caches_;  ///< squares of keys, and values; of each followed sequence
 };
 
 }  // namespace sinkref

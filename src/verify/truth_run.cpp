@@ -75,10 +75,13 @@ void TruthRun::run(size_t sequence) {
   std::vector<Sequence<double>> batch;
   one.push_back(ours.start(tokens_));
   const size_t early = lasting_ == disturbed ? 0 : early_draws * (local_draws_ > 0 ? 2 : 1);
-  const std::vector<int> beginning(tokens_.begin(), tokens_.begin() + static_cast<std::ptrdiff_t>(std::min(early_positions, tokens_.size())));
-  for (size_t i = 0; i < lasting_ + early; ++i) batch.push_back(copies.start(i < lasting_ ? tokens_ : beginning));
+  std::vector<int> beginning = tokens_;
+  beginning.resize(std::min(early_positions, tokens_.size()));
+  for (size_t i = 0; i < lasting_; ++i) batch.push_back(copies.start(tokens_));
+  for (size_t i = 0; i < early; ++i) batch.push_back(copies.start(beginning));
   for (first_ = 0; first_ < tokens_.size(); first_ += count_) {
-    count_ = std::min(first_ == 0 && early > 0 ? early_positions : step_positions, tokens_.size() - first_);
+    const size_t step = first_ == 0 && early > 0 ? early_positions : step_positions;
+    count_ = std::min(step, tokens_.size() - first_);
     copies_ = lasting_ + (first_ == 0 ? early : 0);
     batch.erase(batch.begin() + static_cast<std::ptrdiff_t>(copies_), batch.end());
     const auto begin = tokens_.begin() + static_cast<std::ptrdiff_t>(first_);

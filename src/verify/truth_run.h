@@ -29,7 +29,8 @@ class TruthRun {
   /// A massive activation's error is one number, of which two draws say little, and the first
   /// positions have no earlier ones to learn from: there each copy is drawn so many times more.
   static constexpr size_t early_positions = 4, early_draws = 14;
-  enum Role : size_t { truth = 0, local = 1, disturbed = 2 };  // then local draws, truth draws, early ones
+  /// Then the local draws, the truth's, and those of the first positions.
+  enum Role : size_t { truth = 0, local = 1, disturbed = 2 };
 
   /// What is known of one hook while a sequence runs.
   struct State {
