@@ -22,7 +22,7 @@ import llama_cpp
 import torch
 from gguf import GGUFReader
 
-from trace_file import chosen, parse_tokens, save
+from trace_file import parse_tokens, save_chosen
 
 # llama.cpp's name, without the layer -> {hook: which of the tensors of that name, in order}. A projection, its
 # bias, its reshape and its rotation are all called Qcur.
@@ -155,12 +155,13 @@ def capture(path: Path, tokens: list[int], out: Path, cache: str = "f16", thread
     recorder.seen.clear()  # of the reserving passes
     if llama_cpp.llama_decode(context, batch) != 0:
         raise SystemExit("llamacpp.py: llama_decode failed")
-    tensors = {"tokens": torch.tensor([tokens])} | chosen(renamed(recorder.seen, len(tokens), heads), hooks)
+    tensors = {"tokens": torch.tensor([tokens])} | renamed(recorder.seen, len(tokens), heads)
     llama_cpp.llama_batch_free(batch)
     llama_cpp.llama_free(context)
     llama_cpp.llama_model_free(model)
-    save(out, tensors, {"engine": f"llama.cpp (llama-cpp-python {llama_cpp.__version__})", "model": path.name,
-                        "dtype": "fp32", "kv_cache": "fp32" if cache == "f32" else "fp16"})
+    about = {"engine": f"llama.cpp (llama-cpp-python {llama_cpp.__version__})", "model": path.name, "dtype": "fp32",
+             "kv_cache": "fp32" if cache == "f32" else "fp16"}
+    save_chosen(out, tensors, about, hooks)
 
 
 @llama_cpp.llama_log_callback

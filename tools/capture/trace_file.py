@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -25,11 +27,26 @@ def parse_tokens(text: str) -> list[int]:
     return tokens
 
 
-def chosen(tensors: dict[str, torch.Tensor], hooks: str) -> dict[str, torch.Tensor]:
-    """The tensors whose name matches one of the comma-separated globs, and the tokens."""
+def matching(names: Iterable[str], hooks: str) -> list[str]:
+    """The names that match one of the comma-separated globs."""
     globs = hooks.split(",")
-    return {name: x for name, x in tensors.items()
-            if name == "tokens" or any(fnmatch.fnmatchcase(name, glob) for glob in globs)}
+    return [name for name in names if any(fnmatch.fnmatchcase(name, glob) for glob in globs)]
+
+
+def in_every_layer(names: Iterable[str]) -> list[str]:
+    """Adds what one layer has and another lacks: a hole in a trace must show."""
+    kinds = dict.fromkeys(re.sub(r"^blocks\.\d+\.", "blocks.*.", name) for name in names)
+    layers = {int(found[1]) for name in names if (found := re.match(r"blocks\.(\d+)\.", name))}
+    return [name for kind in kinds
+            for name in ([kind.replace("*", str(layer)) for layer in sorted(layers)] if "*" in kind else [kind])]
+
+
+def save_chosen(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str], hooks: str) -> None:
+    """The tokens, and of an engine's tensors those that the globs choose; verify is told which it may miss."""
+    activations = [name for name in tensors if name != "tokens"]
+    asked = {} if hooks == "*" else {"hooks": ",".join(matching(in_every_layer(activations), hooks))}
+    kept = {name: tensors[name] for name in ["tokens", *matching(activations, hooks)]}
+    save(path, kept, metadata | asked)
 
 
 def save(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:

@@ -24,7 +24,7 @@ import torch
 import transformer_lens
 
 import hf_runs
-from trace_file import TYPES, chosen, parse_tokens, save
+from trace_file import TYPES, parse_tokens, save_chosen
 
 # Both systems answer to these names.
 IN_BLOCK = {
@@ -77,7 +77,7 @@ def capture(model, tokens: list[int], out: str | Path, hooks: str = "*",
             tensors[known[0]] = shaped(known[0], x, model.cfg)
     dtype = TYPES[next(model.parameters()).dtype]
     about = {"engine": f"transformer_lens {getattr(transformer_lens, '__version__', '')}", "dtype": dtype}
-    save(Path(out), chosen(tensors, hooks), about | (metadata or {}))
+    save_chosen(Path(out), tensors, about | (metadata or {}), hooks)
 
 
 def load(path: Path):
