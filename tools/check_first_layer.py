@@ -3,10 +3,10 @@
 
 Detectors and their means, attention of the heads, "detect other tokens" (the analysis of variance
 written anew in numpy), distances along the runs, and the blinding of whole layers, all from the
-activations of transformers' own code (hf_runs.py), on the inputs that the JSON names. Texts and pairs
-have to agree to 1e-8 of their scale. Long sequences have to agree to 1e-6 only: RoPE's cos and sin are
-fp32 on both sides, and PyTorch's and sinkref's differ in the last place (6e-8) in a few entries of a
-hundred, which the scores magnify. Exit: 0 agrees, 1 differs, 2 bad usage.
+activations of transformers' own code (hf_runs.py), on the inputs that the JSON names. All have to agree
+to 1e-9 of their scale. RoPE's cos and sin are fp32 on both sides, and PyTorch's are off by one in the last
+place (6e-8) in a few entries of a hundred, from position 1 on: that is no error of what is checked here, so
+transformers is given its own angles' cos and sin, rounded once. Exit: 0 agrees, 1 differs, 2 bad usage.
 
 examples:
   check_first_layer.py reference_outputs/tiny_llama2 --tokens 5,17,9,9,11 --repeats 40
@@ -19,6 +19,7 @@ import argparse
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,14 @@ import torch
 import hf_runs
 from hf_runs import Request, UserError
 
-AGREES, AGREES_FAR = 1e-8, 1e-6  # up to position 2; with more of RoPE
+AGREES = 1e-9
 
+
+def rounded_once(rotary: torch.nn.Module, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """LlamaRotaryEmbedding.forward with cos and sin of its fp32 angles as float64 has them, in fp32."""
+    angles = position_ids[..., None].float() * rotary.inv_freq.float()
+    both = torch.cat((angles, angles), dim=-1).double()
+    return tuple((f(both).float() * rotary.attention_scaling).to(x.dtype) for f in (torch.cos, torch.sin))
 
 class Layers:
     """The first `depth` blocks of the model, float64, and what is wanted of one batch of sequences."""
@@ -37,6 +44,8 @@ class Layers:
         self.model = hf_runs.exact(hf_runs.load(path))
         self.model.model.layers = self.model.model.layers[:depth]
         self.model.config.num_hidden_layers = depth
+        rotary = self.model.model.rotary_emb
+        rotary.forward = partial(rounded_once, rotary)
 
     def run(self, tokens: list[list[int]], names: list[str]) -> list[np.ndarray]:
         batch = torch.tensor(tokens)
@@ -72,7 +81,7 @@ class Comparison:
     def __init__(self) -> None:
         self.worst, self.count, self.failed = 0.0, 0, []
 
-    def close(self, what: str, ours: object, theirs: object, agrees: float = AGREES) -> None:
+    def close(self, what: str, ours: object, theirs: object) -> None:
         """`ours` is sinkref's; both are scaled by the largest of theirs."""
         a, b = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
         if a.shape != b.shape or a.size == 0:
@@ -81,7 +90,7 @@ class Comparison:
         error = np.abs(a - b).max() / max(np.abs(b).max(), 1e-30)
         self.count += 1
         self.worst = max(self.worst, float(error))
-        if not error <= agrees:
+        if not error <= AGREES:
             self.failed.append(f"{what}: differs by {error:.2e} of its scale")
 
     def equal(self, what: str, ours: object, theirs: object) -> None:
@@ -145,11 +154,11 @@ def check_runs(result: dict, inputs: dict, layers: Layers, out: Comparison) -> N
         others = [i for i, token in enumerate(tokens) if token != word["token"]]
         name = word["word"]
         out.close(f"{name}: distance of attention", run["attention_distance"],
-                  np.linalg.norm(attention[before:] - lone[0], axis=-1), AGREES_FAR)
+                  np.linalg.norm(attention[before:] - lone[0], axis=-1))
         out.close(f"{name}: distance after the layer", run["layer_distance"],
-                  np.linalg.norm(layer[before:] - lone[1], axis=-1), AGREES_FAR)
+                  np.linalg.norm(layer[before:] - lone[1], axis=-1))
         out.close(f"{name}: attention to other tokens", run["other_attention"],
-                  pattern[:, before:, others].sum(-1).mean(0), AGREES_FAR)
+                  pattern[:, before:, others].sum(-1).mean(0))
 
 
 def check_blinding(result: dict, inputs: dict, layers: Layers, out: Comparison) -> None:
@@ -161,7 +170,7 @@ def check_blinding(result: dict, inputs: dict, layers: Layers, out: Comparison) 
             norms = np.linalg.norm(resid[1:], axis=-1)
             above = next(s["fires_above"] for s in inputs["sinks"] if s["layer"] == sink["layer"])
             what = f"layers {blinding['layers']} blinded, sink {sink['layer']}"
-            out.close(f"{what}: median norm", sink["median_norm"], np.median(norms), AGREES_FAR)
+            out.close(f"{what}: median norm", sink["median_norm"], np.median(norms))
             out.close(f"{what}: share that fires", sink["fires"] + 1, (norms > above).mean() + 1)
 
 
