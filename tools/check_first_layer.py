@@ -37,6 +37,7 @@ def rounded_once(rotary: torch.nn.Module, x: torch.Tensor, position_ids: torch.T
     both = torch.cat((angles, angles), dim=-1).double()
     return tuple((f(both).float() * rotary.attention_scaling).to(x.dtype) for f in (torch.cos, torch.sin))
 
+
 class Layers:
     """The first `depth` blocks of the model, float64, and what is wanted of one batch of sequences."""
 

@@ -142,8 +142,8 @@ class EvalScorer {
   size_t keep_stem(std::span<const int> tokens, size_t users, std::vector<EvalScore>& scores);
   void add_targets(const EvalRequest& request, size_t item, size_t choice, size_t begin,
                    size_t end, Branch& branch);
-  void run(const std::vector<Branch>& branches, std::vector<Prefix>& into,
-           std::vector<EvalScore>& scores);
+  /// The branches' own prefixes, in their order.
+  std::vector<Prefix> run(const std::vector<Branch>& branches, std::vector<EvalScore>& scores);
   void read_logits(const Activation<T>& logits, const std::vector<Branch>& branches,
                    std::vector<EvalScore>& scores);
 

@@ -93,9 +93,7 @@ size_t EvalScorer<T>::keep_stem(std::span<const int> tokens, size_t users,
   const size_t have = shared(stem_.tokens, tokens);
   if ((tokens.size() - have) * users < pass_costs) return have;
   const std::span<const int> missing = tokens.subspan(have);
-  std::vector<Prefix> extended;
-  run({{&stem_, have, {missing.begin(), missing.end()}, {}, tokens.size()}}, extended, scores);
-  stem_ = std::move(extended[0]);
+  stem_ = std::move(run({{&stem_, have, {missing.begin(), missing.end()}, {}, tokens.size()}}, scores)[0]);
   return tokens.size();
 }
 
@@ -110,7 +108,6 @@ std::vector<EvalScore> EvalScorer<T>::score(const std::vector<std::vector<EvalRe
   }
   const size_t stem = keep_stem(common, items.size(), scores);
   std::vector<Branch> trunks, leaves;
-  std::vector<Prefix> trunk_caches, leaf_caches;  // freed with the batch: memory stays flat
   std::vector<size_t> trunk_of(items.size());
   for (size_t i = 0; i < items.size(); ++i) {
     const std::span<const int> own = trunk(items[i]);
@@ -121,18 +118,18 @@ std::vector<EvalScore> EvalScorer<T>::score(const std::vector<std::vector<EvalRe
     for (size_t choice = 0; choice < items[i].size(); ++choice)
       add_targets(items[i][choice], i, choice, stem, own.size(), trunks.back());
   }
-  run(trunks, trunk_caches, scores);
+  const std::vector<Prefix> ran = run(trunks, scores);  // freed with the batch: memory stays flat
   for (size_t i = 0; i < items.size(); ++i)
     for (size_t choice = 0; choice < items[i].size(); ++choice) {
       const size_t begin = trunk(items[i]).size();
       const std::span<const int> pending = input(items[i][choice]).subspan(begin);
       if (pending.empty()) continue;
-      const Prefix* parent = begin == 0 ? &root_ : &trunk_caches[trunk_of[i]];
+      const Prefix* parent = begin == 0 ? &root_ : &ran[trunk_of[i]];
       leaves.push_back({parent, begin, {pending.begin(), pending.end()}, {},
                         begin + pending.size()});
       add_targets(items[i][choice], i, choice, begin, begin + pending.size(), leaves.back());
     }
-  run(leaves, leaf_caches, scores);
+  run(leaves, scores);
   return scores;
 }
 
@@ -145,15 +142,12 @@ void EvalScorer<T>::add_targets(const EvalRequest& request, size_t item, size_t 
 }
 
 template <class T>
-void EvalScorer<T>::run(const std::vector<Branch>& branches, std::vector<Prefix>& into,
-                        std::vector<EvalScore>& scores) {
-  if (branches.empty()) return;
-  into.resize(branches.size(), root_);
+auto EvalScorer<T>::run(const std::vector<Branch>& branches, std::vector<EvalScore>& scores)
+    -> std::vector<Prefix> {
+  if (branches.empty()) return {};
   std::vector<Sequence<T>> sequences;
-  for (size_t i = 0; i < branches.size(); ++i) {
-    const Branch& branch = branches[i];
-    Sequence<T> sequence = std::move(into[i].sequence);
-    sequence.cache = branch.parent->sequence.cache;
+  for (const Branch& branch : branches) {
+    Sequence<T> sequence = branch.parent->sequence;
     sequence.cache.length = branch.shared;
     sequence.cache.reserve(branch.room);
     sequence.pending = branch.pending;
@@ -170,13 +164,14 @@ void EvalScorer<T>::run(const std::vector<Branch>& branches, std::vector<Prefix>
     read_logits(logits, branches, scores);
   });
   forward_.run(sequences, hooks);
+  std::vector<Prefix> prefixes;
   for (size_t i = 0; i < branches.size(); ++i) {
     const std::vector<int>& before = branches[i].parent->tokens;
-    into[i].tokens.assign(before.begin(), before.begin() + static_cast<long>(branches[i].shared));
-    into[i].tokens.insert(into[i].tokens.end(), branches[i].pending.begin(),
-                          branches[i].pending.end());
-    into[i].sequence = std::move(sequences[i]);
+    std::vector<int> tokens(before.begin(), before.begin() + static_cast<long>(branches[i].shared));
+    tokens.insert(tokens.end(), branches[i].pending.begin(), branches[i].pending.end());
+    prefixes.push_back({std::move(tokens), std::move(sequences[i])});
   }
+  return prefixes;
 }
 
 /// Adds the log-probabilities of the targets in the order of the rows: each choice's tokens in

@@ -242,7 +242,7 @@ void Rounding::keep_squares(const Activation<double>& a, Matrix<float>& into) {
 
 void Rounding::keep_values(const Activation<double>& a) {
   v_ = Matrix<float>(followed * count_, a.width);
-  std::copy_n(a.row(0), v_.values.size(), v_.values.begin());
+  for (size_t r = 0; r < v_.rows; ++r) std::copy_n(a.row(r), a.width, v_.row(r));
 }
 
 /// Values come before rotated keys: both go into the cache together.
