@@ -96,6 +96,23 @@ std::vector<int> some_tokens(const Model& model, size_t n, unsigned seed) {
 
 }  // namespace
 
+TEST_CASE("argmax is the first of the largest, and NaN never wins", "[forward]") {
+  const float inf = std::numeric_limits<float>::infinity(), nan = std::nanf("");
+  for (size_t n : {1, 2, 15, 16, 17, 100}) {
+    for (size_t at = 0; at < n; ++at) {
+      std::vector<float> values(n, -3);
+      values[at] = 2;
+      values[n - 1] = std::max(values[n - 1], 2.0f);  // a tie, unless it is `at` itself
+      CHECK(argmax<float>(values) == at);
+      std::vector<float> holes(n, nan);
+      holes[at] = -inf;
+      CHECK(argmax<float>(holes) == at);
+    }
+    CHECK(argmax<float>(std::vector<float>(n, nan)) == 0);
+  }
+  CHECK(argmax<double>(std::vector<double>{-0.0, 0.0}) == 0);
+}
+
 TEST_CASE("forward: kernels, threads, chunks and decode give the same bits in every tensor",
           "[forward]") {
   for (const char* name : tiny_models) {

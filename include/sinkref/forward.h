@@ -28,13 +28,19 @@ class KvCache {
   size_t capacity() const { return capacity_; }
   /// Room for at least `positions`; what is stored stays.
   void reserve(size_t positions);
+  /// A copy of the first `positions`, with room for at least `room`, and of what is kept.
+  KvCache beginning(size_t positions, size_t room) const;
 
   size_t length = 0;  ///< positions filled; a shorter length reuses a prefix
   KeptValues kept;    ///< what hooks keep of these positions
 
  private:
+  /// An empty one of the same shape.
+  KvCache(const KvCache& shape, size_t capacity)
+      : layers_(shape.layers_), kv_heads_(shape.kv_heads_), head_dim_(shape.head_dim_), capacity_(capacity) {}
+
   size_t layers_, kv_heads_, head_dim_, capacity_;
-  std::vector<T> keys_, values_;
+  Lines<T> keys_, values_;
 };
 
 /// One sequence of a batch: its cache, and the tokens still to be run.
@@ -106,7 +112,7 @@ class Forward {
   std::vector<Row> rows_;  // of the current step
   RopeTable rope_;
   // (rows, features). out_ is what attention or the MLP adds to the residual stream.
-  Matrix<T> resid_, scale_, normed_, q_, k_, v_, z_, gate_, up_, out_;
+  Matrix<T> resid_, scale_, normed_, q_, k_, v_, z_, gate_, up_, out_, logits_;
 };
 
 extern template class KvCache<float>;

@@ -10,6 +10,9 @@
 
 namespace sinkref {
 
+/// Rows from which on a loop over them is shared among threads.
+inline constexpr size_t threads_pay_from = 16;
+
 /// RMSNorm (LlamaRMSNorm; Zhang & Sennrich 2019), of each row of x (rows, d):
 ///     scale = sqrt(mean(x²) + eps),   normalized = x / scale,   result = normalized · weight
 /// The sum runs in double over the virtual lanes. Split in three so that hooks see each quantity.

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <new>
 #include <span>
 #include <string>
 #include <vector>
@@ -49,6 +50,25 @@ void widen(DType dtype, const std::byte* row, size_t begin, size_t end, float* o
 
 /// One whole row (or a stored vector) as fp32.
 std::vector<float> widen_row(const StoredMatrix& matrix, size_t row);
+
+/// Memory for numbers that are written before they are read: it begins with a cache line, so that no
+/// vector lies across two, and resize() leaves what is new as it is.
+template <class T>
+struct LineAllocator {
+  using value_type = T;
+  static constexpr std::align_val_t line{64};
+
+  LineAllocator() = default;
+  template <class Other>
+  LineAllocator(const LineAllocator<Other>&) {}
+  T* allocate(size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), line)); }
+  void deallocate(T* p, size_t) { ::operator delete(p, line); }
+  void construct(T* p) { ::new (static_cast<void*>(p)) T; }
+  void construct(T* p, const T& value) { ::new (static_cast<void*>(p)) T(value); }
+  bool operator==(const LineAllocator&) const = default;
+};
+template <class T>
+using Lines = std::vector<T, LineAllocator<T>>;
 
 /// Row-major activations: (rows = tokens, cols = features).
 template <class T>

@@ -8,23 +8,6 @@ namespace sinkref {
 
 namespace {
 
-/// The first `length` positions of a cache, with room for a continuation.
-KvCache<float> beginning_of(const KvCache<float>& cache, size_t length, const ModelConfig& config) {
-  KvCache<float> copy(config, config.layers, length + 1 + continuation_tokens);
-  std::vector<float> key(config.head_dim);
-  for (size_t layer = 0; layer < config.layers; ++layer)
-    for (size_t head = 0; head < config.kv_heads; ++head)
-      for (size_t position = 0; position < length; ++position) {
-        for (size_t i = 0; i < config.head_dim; ++i)
-          key[i] = cache.keys(layer, head)[key_index(position, i, config.head_dim)];
-        copy.store(layer, head, position, key.data(),
-                   cache.values(layer, head) + position * cache_padded(config.head_dim));
-      }
-  copy.length = length;
-  copy.kept = cache.kept;
-  return copy;
-}
-
 /// The repeat task of several runs, together as far as the memory reaches.
 class RepeatTasks {
  public:
@@ -43,8 +26,8 @@ class RepeatTasks {
     for (size_t n : points) {
       // The last repeat is run again: its logits are wanted.
       const size_t before = word.prefix.size() + n - 1;
-      KvCache<float> cache = n == repeats ? std::move(whole)
-                                          : beginning_of(whole, before, forward_.model().config());
+      KvCache<float> cache =
+          n == repeats ? std::move(whole) : whole.beginning(before, before + 1 + continuation_tokens);
       cache.length = before;
       batch_.push_back({std::move(cache), {word.token}});
       runs_.push_back(&run);

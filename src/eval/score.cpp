@@ -145,18 +145,18 @@ template <class T>
 auto EvalScorer<T>::run(const std::vector<Branch>& branches, std::vector<EvalScore>& scores)
     -> std::vector<Prefix> {
   if (branches.empty()) return {};
-  std::vector<Sequence<T>> sequences;
-  for (const Branch& branch : branches) {
-    Sequence<T> sequence = branch.parent->sequence;
-    sequence.cache.length = branch.shared;
-    sequence.cache.reserve(branch.room);
+  std::vector<Sequence<T>> sequences(branches.size(), root_.sequence);
+#pragma omp parallel for schedule(dynamic, 1)
+  for (size_t i = 0; i < branches.size(); ++i) {
+    const Branch& branch = branches[i];
+    Sequence<T>& sequence = sequences[i];
+    sequence.cache = branch.parent->sequence.cache.beginning(branch.shared, branch.room);
     sequence.pending = branch.pending;
     sequence.logits_from = SIZE_MAX;
     for (const Target& target : branch.targets)
       sequence.logits_from = std::min(sequence.logits_from, target.position);
-    sequences.push_back(std::move(sequence));
-    rows_run_ += branch.pending.size();
   }
+  for (const Branch& branch : branches) rows_run_ += branch.pending.size();
   Hooks<T> hooks;
   add_patch(patch_, hooks);
   add_ablation(ablation_, hooks);

@@ -26,6 +26,7 @@ inline constexpr size_t strip_rows = 32;   // weight rows per strip: a multiple 
 inline constexpr size_t pass_rows = 1020;  // rows of x at a time, which bounds the buffers
 inline constexpr size_t tiles_in_cache = 96 / tile_rows;  // whose slab stays for the next panel
 inline constexpr size_t few_rows = 3;      // up to here weights go from the file to the registers
+inline constexpr size_t pieces_per_thread = 4;  // at least, of few rows of x
 inline constexpr size_t most_rows_per_task = 512;  // of few rows of x
 
 /// Buffers of one thread; they grow once and stay.
@@ -104,31 +105,29 @@ class FetchAhead {
  public:
   /// Columns [k0, k0 + slab) of `count` rows from n on, in about `calls` calls.
   FetchAhead(const StoredMatrix& w, size_t n, size_t count, size_t k0, size_t calls)
-      : w_(w), row_(n), end_(std::min(w.rows, n + count)) {
-    if (row_ >= end_) return;
-    begin_ = w.row_bytes() * k0 / w.cols;
-    bytes_ = w.row_bytes() * std::min(slab, w.cols - k0) / w.cols;
-    each_ = ((end_ - row_) * ((bytes_ + line - 1) / line) + calls - 1) / calls;
-    next_ = w_.stored_row(row_) + begin_;
-    last_ = next_ + bytes_;
+      : step_(w.row_bytes()) {
+    if (n >= w.rows) return;
+    rows_ = std::min(count, w.rows - n);
+    bytes_ = step_ * std::min(slab, w.cols - k0) / w.cols;
+    each_ = (rows_ * ((bytes_ + line - 1) / line) + calls - 1) / calls;
+    row_ = next_ = w.stored_row(n) + step_ * k0 / w.cols;
   }
+  // No call in here: between the blocks of a tile, it would cost the registers their sums.
   HWY_INLINE void operator()() {
-    for (size_t i = 0; i < each_ && row_ < end_; ++i) {
+    for (size_t i = 0; i < each_ && rows_ > 0; ++i) {
       __builtin_prefetch(next_, 0, 2);
       next_ += line;
-      if (next_ >= last_ && ++row_ < end_) {
-        next_ = w_.stored_row(row_) + begin_;
-        last_ = next_ + bytes_;
-      }
+      if (next_ < row_ + bytes_) continue;
+      next_ = row_ += step_;
+      --rows_;
     }
   }
 
  private:
   static constexpr size_t line = 64;
-  const StoredMatrix& w_;
-  size_t row_, end_, begin_ = 0, bytes_ = 0, each_ = 0;
+  size_t step_, bytes_ = 0, each_ = 0, rows_ = 0;  // of rows: those left
+  const std::byte* row_ = nullptr;
   const std::byte* next_ = nullptr;
-  const std::byte* last_ = nullptr;
 };
 
 /// One task: all packed rows against weight rows [n, n + count), at most strip_rows.
@@ -157,6 +156,8 @@ void strip(PackedMatrix<T>& x, const StoredMatrix& w, size_t n, size_t count, T*
     s.sums.end_block();
     if (!ends && (k0 + slab) % chain_span == 0) s.sums.end_span();
   }
+  size_t place[strip_rows];
+  for (size_t i = 0; i < count; ++i) place[i] = w.output_of(n + i);
   for (size_t r = 0; r < x.rows; ++r) {
     T* row = y + r * w.rows;
     if (w.interleaved_head_dim == 0) {
@@ -164,7 +165,7 @@ void strip(PackedMatrix<T>& x, const StoredMatrix& w, size_t n, size_t count, T*
     } else {
       T outputs[strip_rows];
       s.sums.result(r * strip_rows, count, outputs);
-      for (size_t i = 0; i < count; ++i) row[w.output_of(n + i)] = outputs[i];
+      for (size_t i = 0; i < count; ++i) row[place[i]] = outputs[i];
     }
   }
 }
@@ -243,25 +244,25 @@ class Stretches {
   std::vector<Next> next_;
 };
 
-/// The weight rows of several products, one after the other, cut into pieces.
+/// The weight rows of several products, one after the other, cut into pieces of whole units, as equal
+/// as can be: threads with as many pieces then have as much to do.
 template <class T>
 class Pieces {
  public:
-  Pieces(std::span<const Product<T>> products, size_t rows)
-      : products_(products), piece_(rows), stretches_((all(products) + rows - 1) / rows) {}
+  Pieces(std::span<const Product<T>> products, size_t unit, size_t count)
+      : products_(products), unit_(unit), units_(units(products, unit)), count_(count), stretches_(count) {}
 
-  /// Pieces of few rows of x: a few for each thread, so that who is faster can help.
-  static size_t few(std::span<const Product<T>> products) {
-    const size_t pieces = 4 * static_cast<size_t>(omp_get_max_threads()), lanes = lanes_of<T>();
-    const size_t rows = (all(products) + pieces - 1) / pieces;
-    return std::min(most_rows_per_task, (rows + lanes - 1) / lanes * lanes);
+  static size_t units(std::span<const Product<T>> products, size_t unit) {
+    size_t rows = 0;
+    for (const Product<T>& p : products) rows += p.w->rows;
+    return (rows + unit - 1) / unit;
   }
 
   /// Calls run(product, first weight row, count) for this thread's share.
   template <class Run>
   void work(const Run& run) {
     stretches_.work([&](size_t task) {
-      size_t begin = task * piece_, end = begin + piece_;
+      size_t begin = units_ * task / count_ * unit_, end = units_ * (task + 1) / count_ * unit_;
       for (const Product<T>& p : products_) {
         if (begin < p.w->rows) run(p, begin, std::min(end, p.w->rows) - begin);
         if (end <= p.w->rows) return;
@@ -272,21 +273,24 @@ class Pieces {
   }
 
  private:
-  static size_t all(std::span<const Product<T>> products) {
-    size_t rows = 0;
-    for (const Product<T>& p : products) rows += p.w->rows;
-    return rows;
-  }
   std::span<const Product<T>> products_;
-  size_t piece_;
+  size_t unit_, units_, count_;
   Stretches stretches_;
 };
+
+/// Pieces of few rows of x: a few for each thread, so that who is faster can help.
+template <class T>
+Pieces<T> few_pieces(std::span<const Product<T>> products) {
+  const size_t lanes = lanes_of<T>(), units = Pieces<T>::units(products, lanes);
+  const size_t some = pieces_per_thread * static_cast<size_t>(omp_get_max_threads());
+  return {products, lanes, std::min(units, std::max(some, units * lanes / most_rows_per_task))};
+}
 
 template <class T>
 void matmuls(const T* x, size_t rows, std::span<const Product<T>> products) {
   if constexpr (sizeof(T) == 4) {
     if (rows <= few_rows) {
-      Pieces<T> pieces(products, Pieces<T>::few(products));
+      Pieces<T> pieces = few_pieces(products);
 #pragma omp parallel
       pieces.work([=](const Product<T>& p, size_t n, size_t count) {
         few_rows_task(x, rows, *p.w, n, count, p.y);
@@ -299,7 +303,7 @@ void matmuls(const T* x, size_t rows, std::span<const Product<T>> products) {
   const size_t cols = products[0].w->cols;
   for (size_t r0 = 0; r0 < rows; r0 += pass_rows) {
     packed.resize(std::min(pass_rows, rows - r0), cols);
-    Pieces<T> strips(products, strip_rows);
+    Pieces<T> strips(products, strip_rows, Pieces<T>::units(products, strip_rows));
 #pragma omp parallel
     {
 #pragma omp for schedule(static)

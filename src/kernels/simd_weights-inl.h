@@ -138,6 +138,18 @@ HWY_INLINE void step_chains(const float* x, size_t x_step, size_t k, Vector colu
   for (size_t r = 0; r < R; ++r) s[r] = hn::MulAdd(hn::Set(d, x[r * x_step + k]), column, s[r]);
 }
 
+/// Fetches `count` columns of the weight rows, some of them past what is read now: a row goes on, and
+/// so does the memory after it.
+template <class From>
+HWY_INLINE void fetch_ahead(WeightRows<From> rows, size_t k, size_t count) {
+  constexpr size_t line = 64, distance = 8 * line;
+  for (size_t i = 0; i < lanes_of<float>(); ++i) {
+    const auto* from = reinterpret_cast<const std::byte*>(rows.data + i * rows.stride + k) + distance;
+    for (size_t byte = 0; byte < count * sizeof(From); byte += line)
+      __builtin_prefetch(from + byte, 0, 3);
+  }
+}
+
 /// span[r] += the chains of R rows of x (`x_step` apart) with the weight rows. Two blocks are under
 /// way at once, as one chain alone would wait for itself.
 template <size_t R, class From, class Vector>
@@ -149,6 +161,7 @@ HWY_INLINE void add_weights(const float* x, size_t x_step, WeightRows<From> rows
     HWY_UNROLL(3)
     for (size_t r = 0; r < R; ++r) s[r] = later[r] = hn::Zero(d);
     const size_t middle = begin + chain_block, end = middle + chain_block;
+    fetch_ahead(rows, begin, 2 * chain_block);
     if (end <= depth) {
       for (size_t k = begin; k < middle; k += rows.columns) {
         columns(rows, k, [&](size_t i, auto column) SINKREF_LAMBDA {

@@ -1,26 +1,10 @@
 #pragma once
 
 #include <cstddef>
-#include <new>
-#include <vector>
+
+#include "sinkref/tensor.h"
 
 namespace sinkref {
-
-/// Memory that begins with a cache line, so that no vector lies across two.
-template <class T>
-struct LineAllocator {
-  using value_type = T;
-  static constexpr std::align_val_t line{64};
-
-  LineAllocator() = default;
-  template <class Other>
-  LineAllocator(const LineAllocator<Other>&) {}
-  T* allocate(size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), line)); }
-  void deallocate(T* p, size_t) { ::operator delete(p, line); }
-  bool operator==(const LineAllocator&) const = default;
-};
-template <class T>
-using Lines = std::vector<T, LineAllocator<T>>;
 
 /// The two outer levels of many chains: blocks are added to `span`, spans to `total`. Nothing is
 /// added to a zero: what comes first is put there, and +0 added at the end, which alone tells the two

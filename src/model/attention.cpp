@@ -1,5 +1,7 @@
-// Attention(Q,K,V) = softmax(QKᵀ/√h)V of one layer, tile by tile: all query heads that share a
+// Attention(Q,K,V) = softmax(QKᵀ/√h)V of one layer, tile by tile: the query heads that share a
 // key/value head (GQA), a few dozen positions at a time, so that scores never fill the memory.
+
+#include <omp.h>
 
 #include <algorithm>
 #include <cmath>
@@ -14,21 +16,21 @@ namespace {
 
 constexpr size_t tile_positions = 32;
 
-/// Consecutive rows of one sequence, for one key/value head.
+/// Consecutive rows of one sequence, and query heads that share one key/value head.
 struct Tile {
   size_t first_row, rows;
-  size_t kv_head;
+  size_t first_head, heads;
 };
 
-std::vector<Tile> tiles_of(const std::vector<Row>& rows, size_t kv_heads) {
+std::vector<Tile> tiles_of(const std::vector<Row>& rows, size_t all_heads, size_t heads) {
   std::vector<Tile> tiles;
   for (size_t first = 0; first < rows.size();) {
     size_t end = first;
     while (end < rows.size() && end - first < tile_positions &&
            rows[end].sequence == rows[first].sequence)
       ++end;
-    for (size_t kv_head = 0; kv_head < kv_heads; ++kv_head)
-      tiles.push_back({first, end - first, kv_head});
+    for (size_t head = 0; head < all_heads; head += heads)
+      tiles.push_back({first, end - first, head, heads});
     first = end;
   }
   return tiles;
@@ -54,6 +56,7 @@ void Forward<T>::attend(size_t layer, std::vector<Sequence<T>>& sequences, Hooks
   const ModelConfig& c = model_.config();
   const size_t h = c.head_dim, group = c.heads / c.kv_heads;
   const T scale = static_cast<T>(1.0 / std::sqrt(static_cast<double>(h)));
+#pragma omp parallel for schedule(static) if (rows_.size() >= threads_pay_from)
   for (size_t r = 0; r < rows_.size(); ++r)
     for (size_t head = 0; head < c.kv_heads; ++head)
       sequences[rows_[r].sequence].cache.store(layer, head, rows_[r].position,
@@ -65,27 +68,26 @@ void Forward<T>::attend(size_t layer, std::vector<Sequence<T>>& sequences, Hooks
     static thread_local TileBuffers<T> b;
     const KvCache<T>& cache = sequences[rows_[tile.first_row].sequence].cache;
     const std::span<const Row> rows(rows_.data() + tile.first_row, tile.rows);
-    const size_t keys = rows.back().position + 1;
+    const size_t keys = rows.back().position + 1, kv_head = tile.first_head / group;
     // Whole panels, and no stride that is a power of two (cache associativity).
     const size_t stride = cache_padded(keys) + sum_lanes;
-    const size_t queries = group * tile.rows;  // (head of the group, position)
+    const size_t queries = tile.heads * tile.rows;  // (head of the group, position)
     b.q.resize(queries * h);
     b.z.resize(queries * h);
     b.scores.resize(queries * stride);
     b.visible.resize(queries);
-    for (size_t g = 0; g < group; ++g)
+    for (size_t g = 0; g < tile.heads; ++g)
       for (size_t r = 0; r < tile.rows; ++r) {
-        const size_t head = tile.kv_head * group + g;
-        std::copy_n(q_.row(tile.first_row + r) + head * h, h, &b.q[(g * tile.rows + r) * h]);
+        std::copy_n(q_.row(tile.first_row + r) + (tile.first_head + g) * h, h, &b.q[(g * tile.rows + r) * h]);
         b.visible[g * tile.rows + r] = visible_to(rows[r].position, c.sliding_window);
       }
     const auto call_hook = [&](Hook hook, size_t g) {
       if (!hooks.wants(hook)) return;
       hooks.call({hook, rows, keys, &b.scores[g * tile.rows * stride], stride,
-                  tile.kv_head * group + g});
+                  tile.first_head + g});
     };
 
-    kernels_.scores(b.q.data(), queries, cache.keys(layer, tile.kv_head), keys, h, scale,
+    kernels_.scores(b.q.data(), queries, cache.keys(layer, kv_head), keys, h, scale,
                     b.scores.data(), stride);
     if (hooked)
       for (size_t i = 0; i < queries; ++i) {
@@ -94,23 +96,25 @@ void Forward<T>::attend(size_t layer, std::vector<Sequence<T>>& sequences, Hooks
         std::fill(row, row + b.visible[i].begin, unseen);
         std::fill(row + b.visible[i].end, row + keys, unseen);
       }
-    for (size_t g = 0; g < group; ++g) call_hook(scores_hook, g);
+    for (size_t g = 0; g < tile.heads; ++g) call_hook(scores_hook, g);
     for (size_t i = 0; i < queries; ++i)
       kernels_.softmax(&b.scores[i * stride], keys, b.visible[i], options_.softmax);
-    for (size_t g = 0; g < group; ++g) call_hook(pattern_hook, g);
+    for (size_t g = 0; g < tile.heads; ++g) call_hook(pattern_hook, g);
     kernels_.weighted_sum(b.scores.data(), queries, stride, b.visible.data(),
-                          cache.values(layer, tile.kv_head), h, b.z.data());
-    for (size_t g = 0; g < group; ++g)
+                          cache.values(layer, kv_head), h, b.z.data());
+    for (size_t g = 0; g < tile.heads; ++g)
       for (size_t r = 0; r < tile.rows; ++r)
         std::copy_n(&b.z[(g * tile.rows + r) * h], h,
-                    z_.row(tile.first_row + r) + (tile.kv_head * group + g) * h);
+                    z_.row(tile.first_row + r) + (tile.first_head + g) * h);
   };
 
-  const std::vector<Tile> tiles = tiles_of(rows_, c.kv_heads);
+  std::vector<Tile> tiles = tiles_of(rows_, c.heads, group);
   if (hooked) {  // hooks see their calls in order, and may throw
     for (const Tile& tile : tiles) run_tile(tile);
     return;
   }
+  // So few that threads would wait for each other: one head at a time.
+  if (tiles.size() < 4 * static_cast<size_t>(omp_get_max_threads())) tiles = tiles_of(rows_, c.heads, 1);
 #pragma omp parallel for schedule(dynamic, 1)
   for (size_t i = 0; i < tiles.size(); ++i) run_tile(tiles[tiles.size() - 1 - i]);
 }

@@ -3,6 +3,7 @@
 #include "sinkref/forward.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -89,31 +90,30 @@ void Forward<T>::head(std::vector<Sequence<T>>& sequences, Hooks<T>& hooks, Matr
   norm(model_.final_norm(), HookPoint::LnFinalScale, HookPoint::LnFinalNormalized, 0, hooks);
   if (options_.logits == LogitRows::none) return;
   std::vector<Row> chosen;
-  Matrix<T> inputs(0, normed_.cols);
   for (size_t r = 0; r < rows_.size(); ++r) {
     const Sequence<T>& sequence = sequences[rows_[r].sequence];
     const bool last = rows_[r].position + 1 == sequence.cache.length + sequence.pending.size();
     if (!last && options_.logits == LogitRows::last) continue;
     if (rows_[r].position < sequence.logits_from && options_.logits == LogitRows::chosen) continue;
+    if (r != chosen.size()) std::copy_n(normed_.row(r), normed_.cols, normed_.row(chosen.size()));
     chosen.push_back(rows_[r]);
-    inputs.values.insert(inputs.values.end(), normed_.row(r), normed_.row(r) + normed_.cols);
   }
-  inputs.rows = chosen.size();
   if (chosen.empty()) return;
-  Matrix<T> outputs(inputs.rows, model_.config().vocab_size);
-  linear<T>(kernels_, inputs, {{model_.lm_head(), {}, outputs}});
-  require_finite(outputs, "the logits");
   rows_ = chosen;
-  hook(HookPoint::Logits, 0, outputs, hooks);
+  normed_.rows = rows_.size();
+  linear<T>(kernels_, normed_, {{model_.lm_head(), {}, sized(logits_, model_.config().vocab_size)}});
+  require_finite(logits_, "the logits");
+  hook(HookPoint::Logits, 0, logits_, hooks);
   if (logits.rows == 0) return;
-  for (size_t r = 0; r < chosen.size(); ++r)
-    std::copy_n(outputs.row(r), outputs.cols, logits.row(chosen[r].sequence));
+  for (size_t r = 0; r < rows_.size(); ++r)
+    std::copy_n(logits_.row(r), logits_.cols, logits.row(rows_[r].sequence));
 }
 
 template <class T>
 void Forward<T>::embed(const std::vector<int>& tokens) {
   const StoredMatrix& table = model_.embedding();
   sized(resid_, table.cols);
+#pragma omp parallel for schedule(static) if (tokens.size() >= threads_pay_from)
   for (size_t r = 0; r < tokens.size(); ++r) {
     const std::vector<float> row = widen_row(table, static_cast<size_t>(tokens[r]));
     std::copy(row.begin(), row.end(), resid_.row(r));
@@ -131,8 +131,13 @@ void Forward<T>::hook(HookPoint point, size_t layer, Matrix<T>& values, Hooks<T>
 template <class T>
 void Forward<T>::require_finite(const Matrix<T>& values, const std::string& what) const {
   bool finite = true;
-  for (size_t i = 0; i < values.rows * values.cols; ++i)
-    finite &= std::fabs(values.values[i]) <= std::numeric_limits<T>::max();
+#pragma omp parallel for schedule(static) reduction(&& : finite) if (values.rows >= threads_pay_from)
+  for (size_t r = 0; r < values.rows; ++r) {
+    bool row = true;
+    for (size_t i = 0; i < values.cols; ++i)
+      row &= std::fabs(values.row(r)[i]) <= std::numeric_limits<T>::max();
+    finite = finite && row;
+  }
   if (finite) return;
   model_.require_finite_weights(depth_);
   refuse(model_.checkpoint().path().string(),
@@ -232,21 +237,28 @@ template <class T>
 void KvCache<T>::reserve(size_t positions) {
   if (positions <= capacity_) return;
   if (length == 0) {  // nothing to keep: the old and the new need not be held at once
-    std::vector<T>().swap(keys_);
-    std::vector<T>().swap(values_);
-    capacity_ = 0;
+    Lines<T>().swap(keys_);
+    Lines<T>().swap(values_);
   }
-  const size_t grown = cache_padded(positions);
-  const auto grow = [&](std::vector<T>& all, size_t width) {
-    std::vector<T> larger(layers_ * kv_heads_ * grown * width);
-    for (size_t i = 0; i < layers_ * kv_heads_; ++i)
-      std::copy_n(all.data() + i * capacity_ * width, cache_padded(length) * width,
-                  larger.data() + i * grown * width);
-    all.swap(larger);
+  *this = beginning(length, positions);
+}
+
+template <class T>
+KvCache<T> KvCache<T>::beginning(size_t positions, size_t room) const {
+  KvCache copy(*this, cache_padded(std::max(positions, room)));
+  const auto take = [&](const Lines<T>& from, Lines<T>& to, size_t width) {
+    const size_t blocks = layers_ * kv_heads_;
+    to.resize(blocks * copy.capacity_ * width);
+    if (positions == 0) return;
+    for (size_t i = 0; i < blocks; ++i)
+      std::copy_n(from.data() + i * capacity_ * width, cache_padded(positions) * width,
+                  to.data() + i * copy.capacity_ * width);
   };
-  grow(keys_, head_dim_);
-  grow(values_, cache_padded(head_dim_));
-  capacity_ = grown;
+  take(keys_, copy.keys_, head_dim_);
+  take(values_, copy.values_, cache_padded(head_dim_));
+  copy.length = positions;
+  copy.kept = kept;
+  return copy;
 }
 
 template <class T>
@@ -262,10 +274,17 @@ void KvCache<T>::store(size_t layer, size_t kv_head, size_t position, const T* k
 
 template <class T>
 size_t argmax(std::span<const T> values) {
-  size_t best = 0;
-  for (size_t i = 1; i < values.size(); ++i)
-    if (values[i] > values[best] || values[best] != values[best]) best = i;
-  return best;
+  // The largest of each lane first, which compilers vectorise; then its first place.
+  constexpr size_t lanes = 16;
+  std::array<T, lanes> lane;
+  lane.fill(-std::numeric_limits<T>::infinity());
+  size_t i = 0;
+  for (; i + lanes <= values.size(); i += lanes)
+    for (size_t j = 0; j < lanes; ++j) lane[j] = values[i + j] > lane[j] ? values[i + j] : lane[j];
+  for (size_t j = 0; i + j < values.size(); ++j)
+    lane[j] = values[i + j] > lane[j] ? values[i + j] : lane[j];
+  const auto first = std::find(values.begin(), values.end(), *std::max_element(lane.begin(), lane.end()));
+  return first == values.end() ? 0 : static_cast<size_t>(first - values.begin());
 }
 
 template <class T>

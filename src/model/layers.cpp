@@ -8,8 +8,6 @@ namespace sinkref {
 
 namespace {
 
-constexpr size_t threads_pay_from = 16;  // rows
-
 template <class T>
 double sum_of_squares(const T* x, size_t n) {
   std::array<double, sum_lanes> lane{};
@@ -56,6 +54,7 @@ void multiply_by_weight(Matrix<T>& normalized, std::span<const float> weight) {
 RopeTable rope_table(std::span<const Row> rows, std::span<const float> inv_freq) {
   RopeTable table{Matrix<float>(rows.size(), inv_freq.size()),
                   Matrix<float>(rows.size(), inv_freq.size())};
+#pragma omp parallel for schedule(static) if (rows.size() >= threads_pay_from)
   for (size_t r = 0; r < rows.size(); ++r)
     for (size_t i = 0; i < inv_freq.size(); ++i) {
       const CosSin value = cos_sin_spec(static_cast<float>(rows[r].position) * inv_freq[i]);
