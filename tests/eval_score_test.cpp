@@ -171,6 +171,20 @@ TEST_CASE("eval: log_softmax against its definition in long double", "[eval]") {
     }
 }
 
+TEST_CASE("eval: log_softmax leaves its row and the next one alone, with every kernel", "[eval]") {
+  for (size_t vocabulary : {1, 15, 307, 320}) {  // few are whole vectors
+    std::vector<float> logits(2 * vocabulary);
+    for (size_t i = 0; i < logits.size(); ++i) logits[i] = std::sin(static_cast<float>(i));
+    const std::vector<float> before = logits;
+    for (size_t row = 0; row < 2; ++row) {
+      const std::span<const float> one = std::span(logits).subspan(row * vocabulary, vocabulary);
+      const LogSoftmax fast = log_softmax<float>(find_kernels<float>("auto"), one);
+      CHECK(logits == before);
+      CHECK(fast.at(one[0]) == log_softmax<float>(find_kernels<float>("spec"), one).at(one[0]));
+    }
+  }
+}
+
 TEST_CASE("eval: natural_log is within 2 ulp", "[eval]") {
   std::mt19937_64 random(2);
   std::uniform_real_distribution<double> exponent(-700, 700), near_one(0.5, 2);

@@ -92,9 +92,8 @@ struct LogSoftmax {
   size_t argmax = 0;
   double at(double logit) const { return logit - max + log_p_max; }
 };
-/// Leaves the probabilities in `logits`.
 template <class T>
-LogSoftmax log_softmax(const Kernels<T>& kernels, std::span<T> logits);
+LogSoftmax log_softmax(const Kernels<T>& kernels, std::span<const T> logits);
 
 /// ln x for a normal x > 0, within 2 ulp, from additions, products and quotients alone.
 double natural_log(double x);

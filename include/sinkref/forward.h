@@ -95,6 +95,9 @@ class Forward {
   void step(std::vector<Sequence<T>>& sequences, const std::vector<Row>& rows,
             const std::vector<int>& tokens, Hooks<T>& hooks, Matrix<T>& logits);
   void embed(const std::vector<int>& tokens);
+  bool sees_all_rows(const Hooks<T>& hooks) const;
+  void keep_chosen_rows(const std::vector<Sequence<T>>& sequences,
+                        std::initializer_list<Matrix<T>*> values);
   void attention(size_t layer, std::vector<Sequence<T>>& sequences, Hooks<T>& hooks);
   void attend(size_t layer, std::vector<Sequence<T>>& sequences, Hooks<T>& hooks);
   void mlp(size_t layer, Hooks<T>& hooks);

@@ -1,4 +1,4 @@
-#include <array>
+#include <algorithm>
 #include <cmath>
 
 #include "sinkref/eval.h"
@@ -24,16 +24,19 @@ double natural_log(double x) {
 }
 
 template <class T>
-LogSoftmax log_softmax(const Kernels<T>& kernels, std::span<T> logits) {
+LogSoftmax log_softmax(const Kernels<T>& kernels, std::span<const T> logits) {
   LogSoftmax result;
   result.argmax = argmax<T>(logits);
   result.max = static_cast<double>(logits[result.argmax]);
-  kernels.softmax(logits.data(), logits.size(), {0, logits.size()}, Softmax::standard);
-  result.log_p_max = natural_log(static_cast<double>(logits[result.argmax]));
+  static thread_local Lines<T> p;  // with the room that the kernel needs behind the row
+  p.resize((logits.size() + sum_lanes - 1) / sum_lanes * sum_lanes);
+  std::copy(logits.begin(), logits.end(), p.begin());
+  kernels.softmax(p.data(), logits.size(), {0, logits.size()}, Softmax::standard);
+  result.log_p_max = natural_log(static_cast<double>(p[result.argmax]));
   return result;
 }
 
-template LogSoftmax log_softmax<float>(const Kernels<float>&, std::span<float>);
-template LogSoftmax log_softmax<double>(const Kernels<double>&, std::span<double>);
+template LogSoftmax log_softmax<float>(const Kernels<float>&, std::span<const float>);
+template LogSoftmax log_softmax<double>(const Kernels<double>&, std::span<const double>);
 
 }  // namespace sinkref

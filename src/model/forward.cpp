@@ -24,6 +24,7 @@ void Forward<T>::step(std::vector<Sequence<T>>& sequences, const std::vector<Row
     hook(HookPoint::ResidPre, layer, resid_, hooks);
     norm(w.ln1, HookPoint::Ln1Scale, HookPoint::Ln1Normalized, layer, hooks);
     attention(layer, sequences, hooks);
+    if (rows_.empty()) return;
     add(resid_, out_);
     hook(HookPoint::ResidMid, layer, resid_, hooks);
     norm(w.ln2, HookPoint::Ln2Scale, HookPoint::Ln2Normalized, layer, hooks);
@@ -53,6 +54,7 @@ void Forward<T>::attention(size_t layer, std::vector<Sequence<T>>& sequences, Ho
   sized(z_, w.wo.cols);
   attend(layer, sequences, hooks);
   hook(HookPoint::Z, layer, z_, hooks);
+  if (layer + 1 == c.layers && !sees_all_rows(hooks)) keep_chosen_rows(sequences, {&z_, &resid_});
   linear<T>(kernels_, z_, {{w.wo, w.bo, sized(out_, c.hidden_size)}});
   hook(HookPoint::AttnOut, layer, out_, hooks);
 }
@@ -89,24 +91,49 @@ template <class T>
 void Forward<T>::head(std::vector<Sequence<T>>& sequences, Hooks<T>& hooks, Matrix<T>& logits) {
   norm(model_.final_norm(), HookPoint::LnFinalScale, HookPoint::LnFinalNormalized, 0, hooks);
   if (options_.logits == LogitRows::none) return;
-  std::vector<Row> chosen;
-  for (size_t r = 0; r < rows_.size(); ++r) {
-    const Sequence<T>& sequence = sequences[rows_[r].sequence];
-    const bool last = rows_[r].position + 1 == sequence.cache.length + sequence.pending.size();
-    if (!last && options_.logits == LogitRows::last) continue;
-    if (rows_[r].position < sequence.logits_from && options_.logits == LogitRows::chosen) continue;
-    if (r != chosen.size()) std::copy_n(normed_.row(r), normed_.cols, normed_.row(chosen.size()));
-    chosen.push_back(rows_[r]);
-  }
-  if (chosen.empty()) return;
-  rows_ = chosen;
-  normed_.rows = rows_.size();
+  keep_chosen_rows(sequences, {&normed_});
+  if (rows_.empty()) return;
   linear<T>(kernels_, normed_, {{model_.lm_head(), {}, sized(logits_, model_.config().vocab_size)}});
   require_finite(logits_, "the logits");
   hook(HookPoint::Logits, 0, logits_, hooks);
   if (logits.rows == 0) return;
   for (size_t r = 0; r < rows_.size(); ++r)
     std::copy_n(logits_.row(r), logits_.cols, logits.row(rows_[r].sequence));
+}
+
+/// Whether a hook wants, of the last block or the final norm, rows whose logits nobody asks for.
+template <class T>
+bool Forward<T>::sees_all_rows(const Hooks<T>& hooks) const {
+  return hooks.depth() == model_.config().layers || hooks.wants({HookPoint::LnFinalScale, 0}) ||
+         hooks.wants({HookPoint::LnFinalNormalized, 0});
+}
+
+/// Leaves the rows whose logits LogitRows asks for: all that the last block's cache, once it is
+/// stored, does not need.
+template <class T>
+void Forward<T>::keep_chosen_rows(const std::vector<Sequence<T>>& sequences,
+                                  std::initializer_list<Matrix<T>*> values) {
+  const auto chosen = [&](const Row& row) {
+    const Sequence<T>& sequence = sequences[row.sequence];
+    switch (options_.logits) {
+      case LogitRows::all: return true;
+      case LogitRows::chosen: return row.position >= sequence.logits_from;
+      case LogitRows::last: return row.position + 1 == sequence.cache.length + sequence.pending.size();
+      case LogitRows::none: return false;
+    }
+    return false;
+  };
+  size_t kept = 0;
+  for (size_t r = 0; r < rows_.size(); ++r) {
+    if (!chosen(rows_[r])) continue;
+    if (r != kept) {
+      for (Matrix<T>* matrix : values) std::copy_n(matrix->row(r), matrix->cols, matrix->row(kept));
+      rows_[kept] = rows_[r];
+    }
+    ++kept;
+  }
+  rows_.resize(kept);
+  for (Matrix<T>* matrix : values) matrix->rows = kept;
 }
 
 template <class T>
