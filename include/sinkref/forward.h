@@ -129,8 +129,4 @@ template <class T>
 std::vector<int> generate(Forward<T>& forward, Sequence<T> sequence, size_t count, Hooks<T>& hooks,
                           const std::function<void(int)>& each = {});
 
-/// Index of the first of the largest values; NaN never wins.
-template <class T>
-size_t argmax(std::span<const T> values);
-
 }  // namespace sinkref

@@ -39,6 +39,14 @@ void rope(const RopeTable& table, size_t head_dim, Matrix<T>& x);
 template <class T>
 void add(Matrix<T>& a, const Matrix<T>& b);
 
+/// Neither NaN nor infinite, any of them.
+template <class T>
+bool all_finite(const Matrix<T>& values);
+
+/// Index of the first of the largest values; NaN never wins.
+template <class T>
+size_t argmax(std::span<const T> values);
+
 /// y = x wᵀ + bias; no bias if it is empty.
 template <class T>
 struct Linear {

@@ -94,8 +94,30 @@ struct PackedMatrix {
  private:
   /// to[k·count + r] = from[r·step + k]
   static HWY_INLINE void interleave(const T* from, size_t step, size_t count, size_t depth, T* to) {
+    size_t r = 0;
+    if constexpr (sizeof(T) == 4)
+      for (; r + 4 <= count; r += 4) interleave_four(from + r * step, step, count, depth / 4 * 4, to + r);
+    for (size_t k = r == 0 ? 0 : depth / 4 * 4; k < depth; ++k)
+      for (size_t i = 0; i < r; ++i) to[k * count + i] = from[i * step + k];
     for (size_t k = 0; k < depth; ++k)
-      for (size_t r = 0; r < count; ++r) to[k * count + r] = from[r * step + k];
+      for (size_t i = r; i < count; ++i) to[k * count + i] = from[i * step + k];
+  }
+  /// The same for four rows of fp32, and a depth of whole fours.
+  static HWY_INLINE void interleave_four(const float* from, size_t step, size_t count, size_t depth, float* to) {
+    const hn::FixedTag<float, 4> d;
+    const hn::FixedTag<double, 2> pairs;
+    for (size_t k = 0; k < depth; k += 4) {
+      const auto r0 = hn::LoadU(d, from + k), r1 = hn::LoadU(d, from + step + k);
+      const auto r2 = hn::LoadU(d, from + 2 * step + k), r3 = hn::LoadU(d, from + 3 * step + k);
+      const auto low01 = hn::BitCast(pairs, hn::InterleaveLower(d, r0, r1));
+      const auto low23 = hn::BitCast(pairs, hn::InterleaveLower(d, r2, r3));
+      const auto high01 = hn::BitCast(pairs, hn::InterleaveUpper(d, r0, r1));
+      const auto high23 = hn::BitCast(pairs, hn::InterleaveUpper(d, r2, r3));
+      hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, low01, low23)), d, to + k * count);
+      hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, low01, low23)), d, to + (k + 1) * count);
+      hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, high01, high23)), d, to + (k + 2) * count);
+      hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, high01, high23)), d, to + (k + 3) * count);
+    }
   }
 };
 
@@ -130,10 +152,42 @@ class FetchAhead {
   const std::byte* next_ = nullptr;
 };
 
+/// Where a strip's outputs go: columns n … n + count - 1 of y, which lie elsewhere where the file
+/// interleaves rows.
+template <class T>
+class StripOutputs {
+ public:
+  StripOutputs(const StoredMatrix& w, size_t n, size_t count, T* y)
+      : y_(y + n), step_(w.rows), count_(count), in_place_(w.interleaved_head_dim == 0) {
+    for (size_t i = 0; i < count; ++i) place_[i] = static_cast<std::ptrdiff_t>(w.output_of(n + i)) - static_cast<std::ptrdiff_t>(n);
+  }
+  /// Fetches where rows [r0, r1) will be written: their lines are far apart, and seldom in a cache.
+  HWY_INLINE void fetch(size_t r0, size_t r1) const {
+    for (size_t r = r0; r < r1; ++r)
+      for (size_t i = 0; i < count_; i += 64 / sizeof(T)) __builtin_prefetch(y_ + r * step_ + i, 1, 3);
+  }
+  /// Row r, columns [i, i + width) of the strip.
+  HWY_INLINE void write(size_t r, size_t i, size_t width, const Sums<T>& sums) const {
+    const size_t end = std::min(count_, i + width);
+    T* row = y_ + r * step_;
+    if (in_place_) return sums.result(r * strip_rows + i, end - i, row + i);
+    T outputs[strip_rows];
+    sums.result(r * strip_rows + i, end - i, outputs + i);
+    for (; i < end; ++i) row[place_[i]] = outputs[i];
+  }
+
+ private:
+  T* y_;
+  size_t step_, count_;
+  bool in_place_;
+  std::ptrdiff_t place_[strip_rows];
+};
+
 /// One task: all packed rows against weight rows [n, n + count), at most strip_rows.
 template <class T>
 void strip(PackedMatrix<T>& x, const StoredMatrix& w, size_t n, size_t count, T* y) {
   const size_t width = 2 * lanes_of<T>();
+  const StripOutputs<T> outputs(w, n, count, y);
   Scratch<T>& s = scratch<T>();
   s.panel.resize(slab * strip_rows);
   s.sums.reset(x.rows * strip_rows);
@@ -144,29 +198,22 @@ void strip(PackedMatrix<T>& x, const StoredMatrix& w, size_t n, size_t count, T*
     const bool ends = k0 + depth == w.cols;
     FetchAhead ahead(w, ends ? n + strip_rows : n, strip_rows, ends ? 0 : k0 + slab,
                      x.tiles() * ((count + width - 1) / width) * ((depth + chain_block - 1) / chain_block));
+    const auto panel_tile = [&](size_t i, size_t t) SINKREF_LAMBDA {
+      const size_t row = t * tile_rows, end = row + x.height(t);
+      if (ends) outputs.fetch(row, end);
+      with_height(x.height(t), [&](auto height) SINKREF_LAMBDA {
+        tile<height(), 2>(PackedRows<T>{x.at(k0, depth, t)}, s.panel.data() + i * slab, width, depth,
+                          s.sums.fresh, s.sums.span.data() + row * strip_rows + i, strip_rows, ahead);
+      });
+      if (ends)
+        for (size_t r = row; r < end; ++r) outputs.write(r, i, width, s.sums);
+    };
     for (size_t t0 = 0; t0 < x.tiles(); t0 += tiles_in_cache)
       for (size_t i = 0; i < count; i += width)
-        for (size_t t = t0; t < std::min(x.tiles(), t0 + tiles_in_cache); ++t) {
-          with_height(x.height(t), [&](auto height) SINKREF_LAMBDA {
-            tile<height(), 2>(PackedRows<T>{x.at(k0, depth, t)}, s.panel.data() + i * slab, width, depth,
-                              s.sums.fresh, s.sums.span.data() + t * tile_rows * strip_rows + i, strip_rows,
-                              ahead);
-          });
-        }
+        for (size_t t = t0; t < std::min(x.tiles(), t0 + tiles_in_cache); ++t) panel_tile(i, t);
+    if (ends) break;
     s.sums.end_block();
-    if (!ends && (k0 + slab) % chain_span == 0) s.sums.end_span();
-  }
-  size_t place[strip_rows];
-  for (size_t i = 0; i < count; ++i) place[i] = w.output_of(n + i);
-  for (size_t r = 0; r < x.rows; ++r) {
-    T* row = y + r * w.rows;
-    if (w.interleaved_head_dim == 0) {
-      s.sums.result(r * strip_rows, count, row + n);
-    } else {
-      T outputs[strip_rows];
-      s.sums.result(r * strip_rows, count, outputs);
-      for (size_t i = 0; i < count; ++i) row[place[i]] = outputs[i];
-    }
+    if ((k0 + slab) % chain_span == 0) s.sums.end_span();
   }
 }
 

@@ -3,7 +3,6 @@
 #include "sinkref/forward.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <limits>
 
@@ -157,15 +156,7 @@ void Forward<T>::hook(HookPoint point, size_t layer, Matrix<T>& values, Hooks<T>
 /// What is not finite stays so to the end: it is told where it begins, not after hours.
 template <class T>
 void Forward<T>::require_finite(const Matrix<T>& values, const std::string& what) const {
-  bool finite = true;
-#pragma omp parallel for schedule(static) reduction(&& : finite) if (values.rows >= threads_pay_from)
-  for (size_t r = 0; r < values.rows; ++r) {
-    bool row = true;
-    for (size_t i = 0; i < values.cols; ++i)
-      row &= std::fabs(values.row(r)[i]) <= std::numeric_limits<T>::max();
-    finite = finite && row;
-  }
-  if (finite) return;
+  if (all_finite(values)) return;
   model_.require_finite_weights(depth_);
   refuse(model_.checkpoint().path().string(),
          what + " is not finite, expected it to be as all weights are: " +
@@ -300,21 +291,6 @@ void KvCache<T>::store(size_t layer, size_t kv_head, size_t position, const T* k
 
 
 template <class T>
-size_t argmax(std::span<const T> values) {
-  // The largest of each lane first, which compilers vectorise; then its first place.
-  constexpr size_t lanes = 16;
-  std::array<T, lanes> lane;
-  lane.fill(-std::numeric_limits<T>::infinity());
-  size_t i = 0;
-  for (; i + lanes <= values.size(); i += lanes)
-    for (size_t j = 0; j < lanes; ++j) lane[j] = values[i + j] > lane[j] ? values[i + j] : lane[j];
-  for (size_t j = 0; i + j < values.size(); ++j)
-    lane[j] = values[i + j] > lane[j] ? values[i + j] : lane[j];
-  const auto first = std::find(values.begin(), values.end(), *std::max_element(lane.begin(), lane.end()));
-  return first == values.end() ? 0 : static_cast<size_t>(first - values.begin());
-}
-
-template <class T>
 std::vector<int> generate(Forward<T>& forward, Sequence<T> sequence, size_t count, Hooks<T>& hooks,
                           const std::function<void(int)>& each) {
   const std::vector<int>& eos = forward.model().config().eos_ids;
@@ -340,7 +316,6 @@ std::vector<int> generate(Forward<T>& forward, Sequence<T> sequence, size_t coun
 #define SINKREF_FORWARD(T)                                                              \
   template class KvCache<T>;                                                            \
   template class Forward<T>;                                                            \
-  template size_t argmax<T>(std::span<const T>);                                        \
   template std::vector<int> generate<T>(Forward<T>&, Sequence<T>, size_t, Hooks<T>&,    \
                                         const std::function<void(int)>&);
 SINKREF_FORWARD(float)

@@ -1,6 +1,9 @@
 #include "sinkref/layers.h"
 
+#include <algorithm>
+#include <array>
 #include <cmath>
+#include <limits>
 
 #include "kernels/scalar_math.h"
 
@@ -91,6 +94,34 @@ void add(Matrix<T>& a, const Matrix<T>& b) {
 }
 
 template <class T>
+bool all_finite(const Matrix<T>& values) {
+  bool finite = true;
+#pragma omp parallel for schedule(static) reduction(&& : finite) if (values.rows >= threads_pay_from)
+  for (size_t r = 0; r < values.rows; ++r) {
+    const T* row = values.row(r);
+    size_t odd = 0;
+    for (size_t i = 0; i < values.cols; ++i) odd += !(std::fabs(row[i]) <= std::numeric_limits<T>::max());
+    finite = finite && odd == 0;
+  }
+  return finite;
+}
+
+template <class T>
+size_t argmax(std::span<const T> values) {
+  // The largest of each lane first, which compilers vectorise; then its first place.
+  constexpr size_t lanes = 16;
+  std::array<T, lanes> lane;
+  lane.fill(-std::numeric_limits<T>::infinity());
+  size_t i = 0;
+  for (; i + lanes <= values.size(); i += lanes)
+    for (size_t j = 0; j < lanes; ++j) lane[j] = values[i + j] > lane[j] ? values[i + j] : lane[j];
+  for (size_t j = 0; i + j < values.size(); ++j)
+    lane[j] = values[i + j] > lane[j] ? values[i + j] : lane[j];
+  const auto first = std::find(values.begin(), values.end(), *std::max_element(lane.begin(), lane.end()));
+  return first == values.end() ? 0 : static_cast<size_t>(first - values.begin());
+}
+
+template <class T>
 void linear(const Kernels<T>& kernels, const Matrix<T>& x,
             std::initializer_list<Linear<T>> layers) {
   std::vector<Product<T>> products;
@@ -110,6 +141,8 @@ void linear(const Kernels<T>& kernels, const Matrix<T>& x,
   template void multiply_by_weight<T>(Matrix<T>&, std::span<const float>);                     \
   template void rope<T>(const RopeTable&, size_t, Matrix<T>&);                                 \
   template void add<T>(Matrix<T>&, const Matrix<T>&);                                          \
+  template bool all_finite<T>(const Matrix<T>&);                                               \
+  template size_t argmax<T>(std::span<const T>);                                               \
   template void linear<T>(const Kernels<T>&, const Matrix<T>&, std::initializer_list<Linear<T>>);
 SINKREF_LAYERS(float)
 SINKREF_LAYERS(double)
