@@ -84,7 +84,7 @@ class Weights {
 };
 
 size_t copies_beyond_caches(const StoredMatrix& w) {
-  constexpr size_t enough = size_t(128) << 20;
+  constexpr size_t enough = size_t(512) << 20;  // as much as the read bandwidth is measured with
   const size_t bytes = w.rows * w.row_bytes();
   return (enough + bytes - 1) / bytes;
 }

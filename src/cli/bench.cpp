@@ -1,5 +1,6 @@
 // bench: how fast the kernels and a whole model run, beside OpenBLAS and the machine's limits.
 
+#include <cblas.h>
 #include <omp.h>
 
 #include <charconv>
@@ -151,7 +152,13 @@ int bench(const Options& options) {
   j["threads"] = omp_get_max_threads();
   j["kernel"] = kernel;
   j["runs"] = options.runs;
-  if (!whole_model || !options.shapes.empty()) j["matmul"] = bench_matmuls(options);
+  j["openblas_core"] = openblas_get_corename();
+  if (!whole_model || !options.shapes.empty()) {
+    j["matmul"] = bench_matmuls(options);
+    if (j["openblas_core"] == "Prescott")  // its fallback is a weak opponent
+      say("OpenBLAS does not know this processor and ran SSE3 kernels; for its best, set "
+          "OPENBLAS_CORETYPE=SkylakeX (AVX-512) or Haswell (AVX2)");
+  }
   if (options.json) {
     std::cout << j.dump(2) << '\n';
     return 0;

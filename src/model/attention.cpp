@@ -14,7 +14,8 @@ namespace sinkref {
 
 namespace {
 
-constexpr size_t tile_positions = 32;
+constexpr size_t tile_positions = 16;
+constexpr size_t kept_bytes = size_t{512} << 10;  // of keys and values, that a core's cache keeps
 
 /// Consecutive rows of one sequence, and query heads that share one key/value head.
 struct Tile {
@@ -113,8 +114,13 @@ void Forward<T>::attend(size_t layer, std::vector<Sequence<T>>& sequences, Hooks
     for (const Tile& tile : tiles) run_tile(tile);
     return;
   }
-  // So few that threads would wait for each other: one head at a time.
-  if (tiles.size() < 4 * static_cast<size_t>(omp_get_max_threads())) tiles = tiles_of(rows_, c.heads, 1);
+  // So few that threads would wait for each other: one head at a time, if keys and values need not be
+  // read again for each.
+  size_t longest = 0;
+  for (const Row& row : rows_) longest = std::max(longest, row.position + 1);
+  if (tiles.size() < 4 * static_cast<size_t>(omp_get_max_threads()) &&
+      longest * (h + cache_padded(h)) * sizeof(T) <= kept_bytes)
+    tiles = tiles_of(rows_, c.heads, 1);
 #pragma omp parallel for schedule(dynamic, 1)
   for (size_t i = 0; i < tiles.size(); ++i) run_tile(tiles[tiles.size() - 1 - i]);
 }
