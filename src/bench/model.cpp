@@ -81,6 +81,7 @@ ModelTiming time_model(const std::string& path, const std::string& kernel, size_
   const auto run_prompt = [&] {
     batch.clear();
     batch.push_back(forward.start({tokens.begin(), tokens.begin() + static_cast<long>(prompt)}));
+    batch[0].cache.reserve(tokens.size());  // as generate() does: decode must not have to grow it
     const Clock::time_point begin = Clock::now();
     forward.run(batch, none);
     return since(begin) / static_cast<double>(prompt);
