@@ -7,13 +7,13 @@ rounded, for the bases and head sizes of LLaMA and Mistral models.
 
 Run it again with a new PyTorch to see whether the recorded bits still hold.
 """
+import os
 import sys
 from pathlib import Path
 
-import os
-
-# PyTorch's own bits depend on the processor: with AVX-512 one of these differs. Those of AVX2 are recorded.
+# PyTorch's bits depend on the processor: with AVX-512 one of these differs. Those of AVX2 are recorded.
 os.environ["ATEN_CPU_CAPABILITY"] = "avx2"
+
 import torch
 from mpmath import mp, mpf
 

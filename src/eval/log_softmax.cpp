@@ -29,7 +29,7 @@ LogSoftmax log_softmax(const Kernels<T>& kernels, std::span<const T> logits) {
   result.argmax = argmax<T>(logits);
   result.max = static_cast<double>(logits[result.argmax]);
   static thread_local Lines<T> p;  // with the room that the kernel needs behind the row
-  p.resize((logits.size() + sum_lanes - 1) / sum_lanes * sum_lanes);
+  p.resize(cache_padded(logits.size()));
   std::copy(logits.begin(), logits.end(), p.begin());
   kernels.softmax(p.data(), logits.size(), {0, logits.size()}, Softmax::standard);
   result.log_p_max = natural_log(static_cast<double>(p[result.argmax]));

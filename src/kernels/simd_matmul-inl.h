@@ -105,18 +105,12 @@ struct PackedMatrix {
   /// The same for four rows of fp32, and a depth of whole fours.
   static HWY_INLINE void interleave_four(const float* from, size_t step, size_t count, size_t depth, float* to) {
     const hn::FixedTag<float, 4> d;
-    const hn::FixedTag<double, 2> pairs;
     for (size_t k = 0; k < depth; k += 4) {
-      const auto r0 = hn::LoadU(d, from + k), r1 = hn::LoadU(d, from + step + k);
-      const auto r2 = hn::LoadU(d, from + 2 * step + k), r3 = hn::LoadU(d, from + 3 * step + k);
-      const auto low01 = hn::BitCast(pairs, hn::InterleaveLower(d, r0, r1));
-      const auto low23 = hn::BitCast(pairs, hn::InterleaveLower(d, r2, r3));
-      const auto high01 = hn::BitCast(pairs, hn::InterleaveUpper(d, r0, r1));
-      const auto high23 = hn::BitCast(pairs, hn::InterleaveUpper(d, r2, r3));
-      hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, low01, low23)), d, to + k * count);
-      hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, low01, low23)), d, to + (k + 1) * count);
-      hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, high01, high23)), d, to + (k + 2) * count);
-      hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, high01, high23)), d, to + (k + 3) * count);
+      const float* at = from + k;
+      transpose_fours(d, hn::LoadU(d, at), hn::LoadU(d, at + step), hn::LoadU(d, at + 2 * step),
+                      hn::LoadU(d, at + 3 * step), [&](size_t i, auto column) SINKREF_LAMBDA {
+                        hn::StoreU(column, d, to + (k + i) * count);
+                      });
     }
   }
 };
@@ -159,12 +153,15 @@ class StripOutputs {
  public:
   StripOutputs(const StoredMatrix& w, size_t n, size_t count, T* y)
       : y_(y + n), step_(w.rows), count_(count), in_place_(w.interleaved_head_dim == 0) {
-    for (size_t i = 0; i < count; ++i) place_[i] = static_cast<std::ptrdiff_t>(w.output_of(n + i)) - static_cast<std::ptrdiff_t>(n);
+    for (size_t i = 0; i < count; ++i)
+      place_[i] = static_cast<std::ptrdiff_t>(w.output_of(n + i)) - static_cast<std::ptrdiff_t>(n);
   }
-  /// Fetches where rows [r0, r1) will be written: their lines are far apart, and seldom in a cache.
-  HWY_INLINE void fetch(size_t r0, size_t r1) const {
+  /// Fetches where columns [i, i + width) of rows [r0, r1) will be written: their lines are far apart,
+  /// and seldom in a cache.
+  HWY_INLINE void fetch(size_t r0, size_t r1, size_t i, size_t width) const {
     for (size_t r = r0; r < r1; ++r)
-      for (size_t i = 0; i < count_; i += 64 / sizeof(T)) __builtin_prefetch(y_ + r * step_ + i, 1, 3);
+      for (size_t j = i; j < std::min(count_, i + width); j += 64 / sizeof(T))
+        __builtin_prefetch(y_ + r * step_ + j, 1, 3);
   }
   /// Row r, columns [i, i + width) of the strip.
   HWY_INLINE void write(size_t r, size_t i, size_t width, const Sums<T>& sums) const {
@@ -200,7 +197,7 @@ void strip(PackedMatrix<T>& x, const StoredMatrix& w, size_t n, size_t count, T*
                      x.tiles() * ((count + width - 1) / width) * ((depth + chain_block - 1) / chain_block));
     const auto panel_tile = [&](size_t i, size_t t) SINKREF_LAMBDA {
       const size_t row = t * tile_rows, end = row + x.height(t);
-      if (ends) outputs.fetch(row, end);
+      if (ends) outputs.fetch(row, end, i, width);
       with_height(x.height(t), [&](auto height) SINKREF_LAMBDA {
         tile<height(), 2>(PackedRows<T>{x.at(k0, depth, t)}, s.panel.data() + i * slab, width, depth,
                           s.sums.fresh, s.sums.span.data() + row * strip_rows + i, strip_rows, ahead);

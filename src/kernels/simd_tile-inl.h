@@ -36,6 +36,20 @@ HWY_INLINE size_t lanes_of() {
   return hn::Lanes(hn::ScalableTag<T>());
 }
 
+/// Transposes squares of four fp32: of the rows r0 … r3 in each 128 bits, calls emit(i, column i).
+template <class D, class Vector, class Emit>
+HWY_INLINE void transpose_fours(D d, Vector r0, Vector r1, Vector r2, Vector r3, const Emit& emit) {
+  const hn::Repartition<double, D> pairs;
+  const auto low01 = hn::BitCast(pairs, hn::InterleaveLower(d, r0, r1));
+  const auto low23 = hn::BitCast(pairs, hn::InterleaveLower(d, r2, r3));
+  const auto high01 = hn::BitCast(pairs, hn::InterleaveUpper(d, r0, r1));
+  const auto high23 = hn::BitCast(pairs, hn::InterleaveUpper(d, r2, r3));
+  emit(0, hn::BitCast(d, hn::InterleaveLower(pairs, low01, low23)));
+  emit(1, hn::BitCast(d, hn::InterleaveUpper(pairs, low01, low23)));
+  emit(2, hn::BitCast(d, hn::InterleaveLower(pairs, high01, high23)));
+  emit(3, hn::BitCast(d, hn::InterleaveUpper(pairs, high01, high23)));
+}
+
 /// The rows of a tile as they lie in a matrix: R rows `stride` apart.
 template <class T>
 struct PlainRows {

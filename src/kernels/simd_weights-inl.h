@@ -50,20 +50,10 @@ HWY_INLINE hn::Vec<D> load_blocks(D d, const hn::TFromD<D>* from, size_t step) {
 template <class Emit>
 HWY_INLINE void columns(WeightRows<float> rows, size_t k, const Emit& emit) {
   const hn::ScalableTag<float> d;
-  const hn::Repartition<double, decltype(d)> pairs;
   const float* from = rows.data + k;
   const size_t step = 4 * rows.stride;
-  const auto r0 = load_blocks(d, from, step), r1 = load_blocks(d, from + rows.stride, step);
-  const auto r2 = load_blocks(d, from + 2 * rows.stride, step);
-  const auto r3 = load_blocks(d, from + 3 * rows.stride, step);
-  const auto low01 = hn::BitCast(pairs, hn::InterleaveLower(d, r0, r1));
-  const auto low23 = hn::BitCast(pairs, hn::InterleaveLower(d, r2, r3));
-  const auto high01 = hn::BitCast(pairs, hn::InterleaveUpper(d, r0, r1));
-  const auto high23 = hn::BitCast(pairs, hn::InterleaveUpper(d, r2, r3));
-  emit(0, hn::BitCast(d, hn::InterleaveLower(pairs, low01, low23)));
-  emit(1, hn::BitCast(d, hn::InterleaveUpper(pairs, low01, low23)));
-  emit(2, hn::BitCast(d, hn::InterleaveLower(pairs, high01, high23)));
-  emit(3, hn::BitCast(d, hn::InterleaveUpper(pairs, high01, high23)));
+  transpose_fours(d, load_blocks(d, from, step), load_blocks(d, from + rows.stride, step),
+                  load_blocks(d, from + 2 * rows.stride, step), load_blocks(d, from + 3 * rows.stride, step), emit);
 }
 
 /// Calls emit(i, column k + i) for i < 8 of rows stored in 16 bits (fp16 or bf16).

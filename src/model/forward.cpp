@@ -289,7 +289,6 @@ void KvCache<T>::store(size_t layer, size_t kv_head, size_t position, const T* k
               values_.data() + ((layer * kv_heads_ + kv_head) * capacity_ + position) * width);
 }
 
-
 template <class T>
 std::vector<int> generate(Forward<T>& forward, Sequence<T> sequence, size_t count, Hooks<T>& hooks,
                           const std::function<void(int)>& each) {
