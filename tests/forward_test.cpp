@@ -257,6 +257,19 @@ TEST_CASE("ablation: the neuron's output is zero and the rest of the layer uncha
   CHECK(plain == ablated);
 }
 
+TEST_CASE("all_finite finds the one that is not, wherever it lies", "[forward]") {
+  for (size_t cols : {1, 15, 16, 17, 40})
+    for (size_t at = 0; at < 3 * cols; ++at)
+      for (float odd : {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(),
+                        std::numeric_limits<float>::quiet_NaN()}) {
+        Matrix<float> x(3, cols);
+        std::fill(x.values.begin(), x.values.end(), -std::numeric_limits<float>::max());
+        REQUIRE(all_finite(x));
+        x.values[at] = odd;
+        REQUIRE_FALSE(all_finite(x));
+      }
+}
+
 TEST_CASE("hooks: a replaced activation is what the next layer sees", "[forward]") {
   const Model model = Model::open(outputs + "tiny_llama2");
   const auto logits_with = [&](float value) {
@@ -269,7 +282,7 @@ TEST_CASE("hooks: a replaced activation is what the next layer sees", "[forward]
     batch.push_back(forward.start({1, 2, 3}));
     return forward.run(batch, hooks).values;
   };
-  const std::vector<float> one = logits_with(1.0f);
+  const auto one = logits_with(1.0f);
   CHECK(one == logits_with(1.0f));
   CHECK(one != logits_with(-1.0f));
 }

@@ -242,6 +242,27 @@ TEMPLATE_TEST_CASE("attention: every vector kernel equals the scalar text bit fo
   }
 }
 
+TEMPLATE_TEST_CASE("softmax_largest is softmax of the largest, bit for bit, and leaves the row alone", "[kernels]",
+                   float, double) {
+  using T = TestType;
+  for (const std::string& name : available_kernels())
+    for (size_t keys : {1, 2, 15, 16, 17, 63, 1000, 1025}) {
+      std::vector<T> row = random_values<T>(keys, 7);
+      for (T& x : row) x = std::min(T(60), T(40) * x);  // some exponentials vanish, some are denormal
+      row[keys / 2] = T(60);
+      if (keys > 2) row[0] = T(-1000);
+      std::vector<T> copy = row;
+      copy.push_back(std::numeric_limits<T>::quiet_NaN());  // behind the row: not to be read
+      const T largest = find_kernels<T>(name).softmax_largest(copy.data(), keys, T(60));
+      copy.pop_back();
+      CHECK(same_bits(copy, row));
+      row.resize(cache_padded(keys));
+      find_kernels<T>("spec").softmax(row.data(), keys, {0, keys}, Softmax::standard);
+      INFO(name << " keys " << keys);
+      CHECK(same_bits(std::vector<T>{largest}, std::vector<T>{row[keys / 2]}));
+    }
+}
+
 TEST_CASE("attention: values that may not be seen are never touched, not even NaN", "[kernels]") {
   const size_t keys = 100, head_dim = 16, rows = 14;
   std::vector<float> p(rows * 112, 0.01f), v(keys * cache_padded(head_dim), 1.0f);

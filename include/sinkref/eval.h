@@ -158,7 +158,7 @@ extern template class EvalScorer<double>;
 
 /// Rows of one batch: its trunks and its leaves are a pass each, of some hundred rows, which a chunk
 /// of as many tokens does in one step.
-inline constexpr size_t eval_batch_rows = 1024;
+inline constexpr size_t eval_batch_rows = 512;
 
 /// How many items from `first` on make one batch: wide enough for the matmuls, within the memory of
 /// the caches, and without losing a long shared prefix (where MMLU's subject changes).

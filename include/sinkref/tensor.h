@@ -51,18 +51,20 @@ void widen(DType dtype, const std::byte* row, size_t begin, size_t end, float* o
 /// One whole row (or a stored vector) as fp32.
 std::vector<float> widen_row(const StoredMatrix& matrix, size_t row);
 
-/// Memory for numbers that are written before they are read: it begins with a cache line, so that no
-/// vector lies across two, and resize() leaves what is new as it is.
+/// Memory that begins with a cache line, so that no vector lies across two; what is large lies in huge
+/// pages where the system has them, whose addresses a processor translates faster.
+void* allocate_lines(size_t bytes);
+void free_lines(void* memory, size_t bytes);
+
+/// Memory for numbers that are written before they are read: resize() leaves what is new as it is.
 template <class T>
 struct LineAllocator {
   using value_type = T;
-  static constexpr std::align_val_t line{64};
-
   LineAllocator() = default;
   template <class Other>
   LineAllocator(const LineAllocator<Other>&) {}
-  T* allocate(size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), line)); }
-  void deallocate(T* p, size_t) { ::operator delete(p, line); }
+  T* allocate(size_t n) { return static_cast<T*>(allocate_lines(n * sizeof(T))); }
+  void deallocate(T* p, size_t n) { free_lines(p, n * sizeof(T)); }
   void construct(T* p) { ::new (static_cast<void*>(p)) T; }
   void construct(T* p, const T& value) { ::new (static_cast<void*>(p)) T(value); }
   bool operator==(const LineAllocator&) const = default;
@@ -75,10 +77,10 @@ template <class T>
 struct Matrix {
   size_t rows = 0;
   size_t cols = 0;
-  std::vector<T> values;
+  Lines<T> values;
 
   Matrix() = default;
-  Matrix(size_t rows, size_t cols) : rows(rows), cols(cols), values(rows * cols) {}
+  Matrix(size_t rows, size_t cols) : rows(rows), cols(cols), values(rows * cols, T(0)) {}
   T* row(size_t r) { return values.data() + r * cols; }
   const T* row(size_t r) const { return values.data() + r * cols; }
   std::span<T> span() { return values; }

@@ -90,8 +90,7 @@ size_t copies_beyond_caches(const StoredMatrix& w) {
 }
 
 /// Relative rms error of some of the outputs, the same for every kernel.
-double rms_error(const std::vector<float>& x, size_t rows, const StoredMatrix& w,
-                 const std::vector<float>& y) {
+double rms_error(const Lines<float>& x, size_t rows, const StoredMatrix& w, const Lines<float>& y) {
   double squares = 0, errors = 0;
   const size_t step = std::max<size_t>(1, w.rows / 64);
   for (size_t n = 0; n < w.rows; n += step) {
@@ -153,7 +152,7 @@ MatmulTiming time_matmul(const MatmulShape& shape, size_t rows, DType dtype,
 
   std::mt19937 generator(2);
   std::normal_distribution<float> normal;
-  std::vector<float> x(rows * shape.inputs), y(rows * shape.outputs), y_openblas(y.size());
+  Lines<float> x(rows * shape.inputs), y(rows * shape.outputs), y_openblas(y.size());  // as a run's
   for (float& value : x) value = normal(generator);
   const Kernels<float>& own = find_kernels<float>(kernel);
   const Kernels<float>& openblas = find_kernels<float>("openblas");

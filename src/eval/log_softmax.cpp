@@ -27,12 +27,10 @@ template <class T>
 LogSoftmax log_softmax(const Kernels<T>& kernels, std::span<const T> logits) {
   LogSoftmax result;
   result.argmax = argmax<T>(logits);
-  result.max = static_cast<double>(logits[result.argmax]);
-  static thread_local Lines<T> p;  // with the room that the kernel needs behind the row
-  p.resize(cache_padded(logits.size()));
-  std::copy(logits.begin(), logits.end(), p.begin());
-  kernels.softmax(p.data(), logits.size(), {0, logits.size()}, Softmax::standard);
-  result.log_p_max = natural_log(static_cast<double>(p[result.argmax]));
+  const T largest = logits[result.argmax];
+  result.max = static_cast<double>(largest);
+  result.log_p_max =
+      natural_log(static_cast<double>(kernels.softmax_largest(logits.data(), logits.size(), largest)));
   return result;
 }
 

@@ -18,8 +18,8 @@ namespace HWY_NAMESPACE {
 
 template <class T>
 const Kernels<T>* table(const char* name) {
-  static const Kernels<T> kernels{name,       matmuls<T>,      scores<T>,
-                                  softmax<T>, weighted_sum<T>, silu_mul<T>};
+  static const Kernels<T> kernels{name,       matmuls<T>,         scores<T>,
+                                  softmax<T>, softmax_largest<T>, weighted_sum<T>, silu_mul<T>};
   return &kernels;
 }
 

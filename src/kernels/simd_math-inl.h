@@ -26,7 +26,9 @@ HWY_INLINE V exp_lanes(D d, V x) {
   using C = ExpConstants<T>;
   const hn::Rebind<typename C::Int, D> di;
   const V original = x;
-  x = hn::IfThenElse(hn::Lt(x, hn::Set(d, C::lowest)), hn::Set(d, C::lowest), x);
+  // 0 is chosen, not computed: a product that underflows costs a hundred times as much as another.
+  const auto vanishes = hn::Lt(x, hn::Set(d, C::lowest));
+  x = hn::IfThenZeroElse(vanishes, x);
   x = hn::IfThenElse(hn::Gt(x, hn::Set(d, C::highest)), hn::Set(d, C::highest), x);
   const V n = hn::Round(hn::Mul(x, hn::Set(d, C::log2e)));
   V r = hn::MulAdd(n, hn::Set(d, -C::ln2_high), x);
@@ -40,7 +42,7 @@ HWY_INLINE V exp_lanes(D d, V x) {
   };
   const auto whole = hn::ConvertTo(di, n);
   const auto half = hn::ShiftRight<1>(whole);
-  const V scaled = hn::Mul(hn::Mul(e, power(half)), power(hn::Sub(whole, half)));
+  const V scaled = hn::IfThenZeroElse(vanishes, hn::Mul(hn::Mul(e, power(half)), power(hn::Sub(whole, half))));
   return hn::IfThenElse(hn::IsNaN(original), original, scaled);
 }
 
@@ -77,33 +79,54 @@ struct LaneSums {
   }
 };
 
+/// row[0, sum_lanes) = exp of itself - largest, and its sum.
+template <class T>
+HWY_INLINE void exp_block(const T* from, T largest, T* to, LaneSums& sums) {
+  const hn::ScalableTag<T> d;
+  for (size_t i = 0; i < sum_lanes; i += hn::Lanes(d))
+    hn::StoreU(exp_lanes(d, hn::Sub(hn::LoadU(d, from + i), hn::Set(d, largest))), d, to + i);
+  sums.add(to);
+}
+
 template <class T>
 void softmax(T* row, size_t keys, Visible visible, Softmax variant) {
   const hn::ScalableTag<T> d;
   const size_t lanes = hn::Lanes(d);
-  const size_t padded = (keys + sum_lanes - 1) / sum_lanes * sum_lanes;
+  // Whole blocks around what is visible; beyond them all is 0, which changes no sum.
+  const size_t begin = visible.begin / sum_lanes * sum_lanes;
+  const size_t end = (visible.end + sum_lanes - 1) / sum_lanes * sum_lanes;
   const T unseen = -std::numeric_limits<T>::infinity();  // exp of it is exactly 0
-  std::fill(row, row + visible.begin, unseen);
-  std::fill(row + visible.end, row + padded, unseen);
+  std::fill(row, row + begin, T(0));
+  std::fill(row + begin, row + visible.begin, unseen);
+  std::fill(row + visible.end, row + end, unseen);
+  if (end < keys) std::fill(row + end, row + keys, T(0));
 
   auto most = hn::Set(d, variant == Softmax::one ? T(0) : unseen);
-  for (size_t i = 0; i < padded; i += lanes) {
+  for (size_t i = begin; i < end; i += lanes) {
     const auto x = hn::LoadU(d, row + i);
     most = hn::IfThenElse(hn::Gt(x, most), x, most);
   }
   const T largest = hn::GetLane(hn::MaxOfLanes(d, most));
 
   LaneSums sums;
-  for (size_t i = 0; i < padded; i += sum_lanes) {
-    for (size_t j = i; j < i + sum_lanes; j += lanes)
-      hn::StoreU(exp_lanes(d, hn::Sub(hn::LoadU(d, row + j), hn::Set(d, largest))), d, row + j);
-    sums.add(row + i);
-  }
+  for (size_t i = begin; i < end; i += sum_lanes) exp_block(row + i, largest, row + i, sums);
   double sum = sums.result();
   if (variant == Softmax::one) sum += static_cast<double>(exp_spec(-largest));
   const auto inverse = hn::Set(d, static_cast<T>(1.0 / sum));
-  for (size_t i = 0; i < padded; i += lanes)
+  for (size_t i = begin; i < end; i += lanes)
     hn::StoreU(hn::Mul(hn::LoadU(d, row + i), inverse), d, row + i);
+}
+
+template <class T>
+T softmax_largest(const T* row, size_t keys, T largest) {
+  T exps[sum_lanes], last[sum_lanes];
+  LaneSums sums;
+  const size_t whole = keys / sum_lanes * sum_lanes;
+  for (size_t i = 0; i < whole; i += sum_lanes) exp_block(row + i, largest, exps, sums);
+  std::fill(last, last + sum_lanes, -std::numeric_limits<T>::infinity());
+  std::copy(row + whole, row + keys, last);
+  exp_block(last, largest, exps, sums);
+  return static_cast<T>(1.0 / sums.result());
 }
 
 template <class T>

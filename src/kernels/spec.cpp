@@ -71,6 +71,13 @@ void softmax(T* row, size_t keys, Visible visible, Softmax variant) {
 }
 
 template <class T>
+T softmax_largest(const T* row, size_t keys, T largest) {
+  std::array<double, sum_lanes> lane{};
+  for (size_t i = 0; i < keys; ++i) lane[i % sum_lanes] += static_cast<double>(exp_spec(row[i] - largest));
+  return static_cast<T>(1.0 / add_lanes(lane));
+}
+
+template <class T>
 void weighted_sum(const T* p, size_t rows, size_t stride, const Visible* visible, const T* v,
                   size_t head_dim, T* z) {
   for (size_t r = 0; r < rows; ++r)
@@ -86,8 +93,8 @@ void silu_mul(const T* gate, const T* up, size_t n, T* post) {
 }
 
 template <class T>
-constexpr Kernels<T> table{"spec",      matmuls<T>,      scores<T>,
-                           softmax<T>,  weighted_sum<T>, silu_mul<T>};
+constexpr Kernels<T> table{"spec",     matmuls<T>,         scores<T>,
+                           softmax<T>, softmax_largest<T>, weighted_sum<T>, silu_mul<T>};
 
 }  // namespace
 

@@ -11,6 +11,8 @@ namespace sinkref {
 
 namespace {
 
+constexpr size_t lanes = 16;  // of a loop that the compiler shall vectorise
+
 template <class T>
 double sum_of_squares(const T* x, size_t n) {
   std::array<double, sum_lanes> lane{};
@@ -21,6 +23,19 @@ double sum_of_squares(const T* x, size_t n) {
   for (size_t j = 0; i + j < n; ++j)
     lane[j] += static_cast<double>(x[i + j]) * static_cast<double>(x[i + j]);
   return add_lanes(lane);
+}
+
+/// The largest of values, in lanes, which compilers vectorise.
+template <class T>
+T largest(std::span<const T> values) {
+  std::array<T, lanes> lane;
+  lane.fill(-std::numeric_limits<T>::infinity());
+  size_t i = 0;
+  for (; i + lanes <= values.size(); i += lanes)
+    for (size_t j = 0; j < lanes; ++j) lane[j] = values[i + j] > lane[j] ? values[i + j] : lane[j];
+  for (size_t j = 0; i + j < values.size(); ++j)
+    lane[j] = values[i + j] > lane[j] ? values[i + j] : lane[j];
+  return *std::max_element(lane.begin(), lane.end());
 }
 
 }  // namespace
@@ -99,25 +114,29 @@ bool all_finite(const Matrix<T>& values) {
 #pragma omp parallel for schedule(static) reduction(&& : finite) if (values.rows >= threads_pay_from)
   for (size_t r = 0; r < values.rows; ++r) {
     const T* row = values.row(r);
-    size_t odd = 0;
-    for (size_t i = 0; i < values.cols; ++i) odd += !(std::fabs(row[i]) <= std::numeric_limits<T>::max());
-    finite = finite && odd == 0;
+    // 0·x is a zero of some sign, but NaN for infinity and NaN. Lanes, for compilers to vectorise.
+    std::array<T, lanes> zero{};
+    size_t i = 0;
+    for (; i + lanes <= values.cols; i += lanes)
+      for (size_t j = 0; j < lanes; ++j) zero[j] += T(0) * row[i + j];
+    for (; i < values.cols; ++i) zero[0] += T(0) * row[i];
+    finite = finite && std::all_of(zero.begin(), zero.end(), [](T x) { return x == 0; });
   }
   return finite;
 }
 
 template <class T>
 size_t argmax(std::span<const T> values) {
-  // The largest of each lane first, which compilers vectorise; then its first place.
-  constexpr size_t lanes = 16;
-  std::array<T, lanes> lane;
-  lane.fill(-std::numeric_limits<T>::infinity());
-  size_t i = 0;
-  for (; i + lanes <= values.size(); i += lanes)
-    for (size_t j = 0; j < lanes; ++j) lane[j] = values[i + j] > lane[j] ? values[i + j] : lane[j];
-  for (size_t j = 0; i + j < values.size(); ++j)
-    lane[j] = values[i + j] > lane[j] ? values[i + j] : lane[j];
-  const auto first = std::find(values.begin(), values.end(), *std::max_element(lane.begin(), lane.end()));
+  constexpr size_t stretch = 1024;  // whose largest is known before its place is looked for
+  T most = -std::numeric_limits<T>::infinity();
+  size_t begin = 0;
+  for (size_t i = 0; i < values.size(); i += stretch) {
+    const T here = largest(values.subspan(i, std::min(stretch, values.size() - i)));
+    if (!(here > most)) continue;
+    most = here;
+    begin = i;
+  }
+  const auto first = std::find(values.begin() + static_cast<std::ptrdiff_t>(begin), values.end(), most);
   return first == values.end() ? 0 : static_cast<size_t>(first - values.begin());
 }
 
