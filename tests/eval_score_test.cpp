@@ -128,12 +128,36 @@ TEST_CASE("eval: what is shared is run once", "[eval]") {
   for (size_t i = 0; i < requests.size();) {
     const std::vector<std::vector<EvalRequest>> rest(requests.begin() + static_cast<long>(i),
                                                      requests.end());
-    const size_t count = batch_items(rest, tiny.model.config());
+    const size_t count = batch_items(rest);
     REQUIRE(count >= 1);
     scorer.score({rest.begin(), rest.begin() + static_cast<long>(count)});
     i += count;
   }
   CHECK(scorer.rows_run() * 2 < rows);
+
+  // A batch is the tree of its beginnings: 40 tokens, 20 more that two items share, their own, and of
+  // every choice all but its last token. The next batch begins where the last item does.
+  const auto run = [](int from, size_t count) {
+    std::vector<int> tokens(count);
+    for (size_t i = 0; i < count; ++i) tokens[i] = from + static_cast<int>(i);
+    return tokens;
+  };
+  const auto item_of = [](const std::vector<std::vector<int>>& parts) {
+    std::vector<int> context;
+    for (const auto& part : parts) context.insert(context.end(), part.begin(), part.end());
+    std::vector<EvalRequest> choices(2, {context, context.size()});
+    choices[0].tokens.insert(choices[0].tokens.end(), {8, 9});
+    choices[1].tokens.insert(choices[1].tokens.end(), {10, 11, 12});
+    return choices;
+  };
+  EvalScorer<float> tree(tiny.model, {}, {}, {});
+  const size_t tails = 1 + 2;
+  tree.score({item_of({run(100, 40), run(150, 20), run(1, 15)}), item_of({run(100, 40), run(20, 9)}),
+              item_of({run(100, 40), run(150, 20), run(30, 15)})});
+  CHECK(tree.rows_run() == 40 + 20 + 15 + 9 + 15 + 3 * tails);
+  const size_t before = tree.rows_run();
+  tree.score({item_of({run(100, 40), run(150, 20), run(60, 17)})});
+  CHECK(tree.rows_run() - before == 17 + tails);
 
   // Four choices of one token cost what one costs.
   const std::vector<int> context = {5, 9, 2, 30, 7};

@@ -257,6 +257,68 @@ TEST_CASE("ablation: the neuron's output is zero and the rest of the layer uncha
   CHECK(plain == ablated);
 }
 
+TEST_CASE("forward: sequences that share their beginnings have the logits of whole ones, bit for bit", "[forward]") {
+  for (const char* name : {"tiny_llama3", "tiny_mistral"}) {  // GQA; a sliding window
+    const Model model = Model::open(outputs + name);
+    const auto token = [](size_t i) { return static_cast<int>(i * 37 % 200 + 1); };
+    // Positions at which a line of four parts begins: in a panel's middle, at its edge, just behind it.
+    for (const std::vector<size_t>& begins : {std::vector<size_t>{0, 5, 31, 40}, {0, 32, 33, 70}, {0, 2, 64, 95}})
+      for (bool patched : {false, true})
+        for (size_t chunk : {size_t{1}, size_t{7}, size_t{512}}) {
+          RunOptions options;
+          options.chunk = chunk;
+          options.logits = LogitRows::all;
+          Forward<float> forward(model, options);
+          const size_t end = begins.back() + 9;
+          std::vector<int> tokens(end);
+          for (size_t i = 0; i < end; ++i) tokens[i] = token(i);
+          const auto logits_of = [&](std::vector<Sequence<float>>& batch) {
+            std::vector<std::vector<float>> rows(end);
+            Hooks<float> hooks;
+            if (patched) add_patch(std::vector<Neurons>{{0, {3, 17}}}, hooks);
+            hooks.add({HookPoint::Logits, 0}, [&](const Activation<float>& a) {
+              for (size_t r = 0; r < a.rows.size(); ++r)
+                rows[a.rows[r].position].assign(a.row(r), a.row(r) + a.width);
+            });
+            forward.run(batch, hooks);
+            return rows;
+          };
+          std::vector<Sequence<float>> plain;
+          plain.push_back(forward.start(tokens));
+          const auto expected = logits_of(plain);
+          std::vector<Sequence<float>> line;
+          line.reserve(begins.size());
+          for (size_t i = 0; i < begins.size(); ++i) {
+            const size_t to = i + 1 < begins.size() ? begins[i + 1] : end;
+            line.push_back({plain[0].cache.after(begins[i], to),
+                            {tokens.begin() + long(begins[i]), tokens.begin() + long(to)}, 0,
+                            i == 0 ? nullptr : &line[i - 1]});
+          }
+          INFO(name << " from " << begins[1] << ", chunk " << chunk << (patched ? ", patched" : ""));
+          CHECK(logits_of(line) == expected);
+          // What follows the line, brought together, is what follows the whole.
+          std::vector<Sequence<float>> next;
+          next.push_back(whole(line.back()));
+          plain[0].pending = next[0].pending = {7};
+          Hooks<float> none;
+          CHECK(forward.run(next, none).values == forward.run(plain, none).values);
+        }
+  }
+}
+
+TEST_CASE("forward: a parent that is not run before its child is refused", "[forward]") {
+  const Model model = Model::open(outputs + "tiny_llama2");
+  Forward<float> forward(model, {});
+  std::vector<Sequence<float>> batch;
+  batch.reserve(2);
+  const Sequence<float> first = forward.start({1, 2, 3});
+  batch.push_back({first.cache.after(3, 4), {4}, 0, nullptr});
+  batch.push_back(first);
+  batch[0].parent = &batch[1];
+  Hooks<float> none;
+  CHECK_THROWS_AS(forward.run(batch, none), std::logic_error);
+}
+
 TEST_CASE("all_finite finds the one that is not, wherever it lies", "[forward]") {
   for (size_t cols : {1, 15, 16, 17, 40})
     for (size_t at = 0; at < 3 * cols; ++at)

@@ -103,9 +103,8 @@ struct EvalScore {
   std::vector<uint8_t> greedy; ///< per choice: every token was the argmax
 };
 
-/// Scores items in batches. What requests share is run once: the prefix common to the batch (kept
-/// for the next one), the context of an item, and nothing at all for a choice of one token. That
-/// changes no bit, because no bit depends on how a sequence is split.
+/// Scores items in batches. What requests share is run once, wherever they part: a batch is one pass
+/// over the tree of its beginnings, and its last item is kept for the beginning of the next batch. That changes no bit, because no bit depends on how a sequence is split.
 template <class T>
 class EvalScorer {
  public:
@@ -119,10 +118,12 @@ class EvalScorer {
   size_t rows_run() const { return rows_run_; }
 
  private:
-  /// A cached prefix; what the patch pins in it is in its cache.
-  struct Prefix {
-    std::vector<int> tokens;
-    Sequence<T> sequence;
+  /// One choice of one item.
+  struct Request {
+    std::span<const int> input;  ///< what the model is run on: all tokens but the last
+    const EvalRequest* all;
+    size_t from_stem;  ///< of its beginning, what the stem has
+    size_t item, choice;
   };
   /// A token whose log-probability is wanted: the logits' row is `position` of a branch.
   struct Target {
@@ -130,39 +131,38 @@ class EvalScorer {
     int token;
     size_t item, choice;
   };
+  /// Tokens [begin, end) of the requests that share them, after those of its parent.
   struct Branch {
-    const Prefix* parent;
-    size_t shared;  ///< positions taken over from the parent
-    std::vector<int> pending;
+    std::span<const int> tokens;  ///< from position 0 on
+    size_t begin;
+    std::optional<size_t> parent;  ///< an earlier branch; none: the stem if begin > 0
     std::vector<Target> targets;
-    size_t room;  ///< positions that its children will need
   };
 
-  size_t keep_stem(std::span<const int> tokens, size_t users, std::vector<EvalScore>& scores);
-  void add_targets(const EvalRequest& request, size_t item, size_t choice, size_t begin,
-                   size_t end, Branch& branch);
-  /// The branches' own prefixes, in their order.
-  std::vector<Prefix> run(const std::vector<Branch>& branches, std::vector<EvalScore>& scores);
-  void read_logits(const Activation<T>& logits, const std::vector<Branch>& branches,
-                   std::vector<EvalScore>& scores);
+  void grow_sorted(std::span<Request> requests, size_t begin);
+  void grow(std::span<const Request> requests, size_t begin, std::optional<size_t> parent);
+  void run(std::vector<EvalScore>& scores);
+  void keep_stem();
+  void read_logits(const Activation<T>& logits, std::vector<EvalScore>& scores);
 
   Forward<T> forward_;
   const Kernels<T>& kernels_;
   std::vector<Neurons> patch_, ablation_;
-  Prefix root_, stem_;
+  std::vector<int> stem_tokens_;  ///< what has been run, for the next batch
+  Sequence<T> stem_;
+  std::vector<Branch> branches_;  ///< of the current batch
+  std::vector<Sequence<T>> sequences_;
   size_t rows_run_ = 0;
 };
 
 extern template class EvalScorer<float>;
 extern template class EvalScorer<double>;
 
-/// Rows of one batch: its trunks and its leaves are a pass each, of some hundred rows, which a chunk
-/// of as many tokens does in one step.
+/// Rows of one batch, which a chunk of as many tokens runs in one step.
 inline constexpr size_t eval_batch_rows = 512;
 
-/// How many items from `first` on make one batch: wide enough for the matmuls, within the memory of
-/// the caches, and without losing a long shared prefix (where MMLU's subject changes).
-size_t batch_items(const std::vector<std::vector<EvalRequest>>& items, const ModelConfig& config);
+/// How many of the first items make one batch: wide enough for the matmuls.
+size_t batch_items(const std::vector<std::vector<EvalRequest>>& items);
 
 // --------------------------------------------------------------------------------------- metrics
 

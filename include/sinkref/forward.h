@@ -17,29 +17,38 @@ template <class T>
 class KvCache {
  public:
   KvCache(const ModelConfig& config, size_t layers, size_t capacity);
+  /// Of a cache that begins with position 0.
   const T* keys(size_t layer, size_t kv_head) const {
-    return keys_.data() + (layer * kv_heads_ + kv_head) * capacity_ * head_dim_;
+    return keys_.data() + (layer * kv_heads_ + kv_head) * stored_ * head_dim_;
   }
   const T* values(size_t layer, size_t kv_head) const {
-    return values_.data() + (layer * kv_heads_ + kv_head) * capacity_ * cache_padded(head_dim_);
+    return values_.data() + (layer * kv_heads_ + kv_head) * stored_ * cache_padded(head_dim_);
   }
+  /// Copies positions [begin(), end) to where a cache of all positions has them.
+  void copy_to(size_t layer, size_t kv_head, size_t end, T* keys, T* values) const;
   /// Key and value (h each) of one position below the capacity.
   void store(size_t layer, size_t kv_head, size_t position, const T* key, const T* value);
-  size_t capacity() const { return capacity_; }
+  /// Copies other's positions [other.begin(), end) here, to a cache that begins with position 0.
+  void take(const KvCache& other, size_t end);
+  size_t begin() const { return begin_; }  ///< the first position: 0 but for after()
+  size_t capacity() const { return panel_ + stored_; }
   /// Room for at least `positions`; what is stored stays.
   void reserve(size_t positions);
   /// A copy of the first `positions`, with room for at least `room`, and of what is kept.
   KvCache beginning(size_t positions, size_t room) const;
+  /// An empty one of the same shape for positions [positions, room).
+  KvCache after(size_t positions, size_t room) const;
 
-  size_t length = 0;  ///< positions filled; a shorter length reuses a prefix
+  size_t length = 0;  ///< positions filled, those before begin() too; a shorter length reuses a prefix
   KeptValues kept;    ///< what hooks keep of these positions
 
  private:
-  /// An empty one of the same shape.
-  KvCache(const KvCache& shape, size_t capacity)
-      : layers_(shape.layers_), kv_heads_(shape.kv_heads_), head_dim_(shape.head_dim_), capacity_(capacity) {}
+  /// One of the same shape that holds nothing, with room for positions [begin, room).
+  KvCache(const KvCache& shape, size_t begin, size_t room);
 
-  size_t layers_, kv_heads_, head_dim_, capacity_;
+  size_t layers_, kv_heads_, head_dim_;
+  size_t begin_ = 0;
+  size_t panel_ = 0, stored_ = 0;  ///< what is stored: [panel_, panel_ + stored_), whole panels
   Lines<T> keys_, values_;
 };
 
@@ -49,7 +58,15 @@ struct Sequence {
   KvCache<T> cache;
   std::vector<int> pending;
   size_t logits_from = 0;  ///< for LogitRows::chosen: the positions from here on
+  /// Whose positions come before cache.begin(): sequences then share a beginning, which is run and
+  /// stored once. Complete, or earlier in the same batch. What hooks keep is kept by the first of the
+  /// line, which so has to hold the positions that they keep (of the patch, 0 and 1).
+  Sequence* parent = nullptr;
 };
+
+/// The sequence by itself: its line's positions in one cache, nothing pending.
+template <class T>
+Sequence<T> whole(const Sequence<T>& sequence);
 
 /// The rows whose logits are computed: a hook on Logits sees just these.
 enum class LogitRows { all, chosen, last, none };

@@ -8,23 +8,21 @@ namespace sinkref {
 
 namespace {
 
-constexpr size_t cache_bytes = size_t{256} << 20;
-// A longer or shorter shared prefix than this is worth a batch of its own.
-constexpr size_t worthwhile = 48;
-// So many rows saved are worth a pass of its own over the weights.
-constexpr size_t pass_costs = 96;
+// So many rows saved are worth a branch of their own.
+constexpr size_t worthwhile = 8;
+// What is kept in a cache's KeptValues belongs to positions 0 and 1: no branch ends between them.
+constexpr size_t kept_positions = 2;
 
 size_t shared(std::span<const int> a, std::span<const int> b) {
   return static_cast<size_t>(
       std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin());
 }
 
-/// What the model is run on: all tokens but the last.
 std::span<const int> input(const EvalRequest& request) {
   return std::span(request.tokens).first(request.tokens.size() - 1);
 }
 
-/// The inputs' common beginning.
+/// The beginning that all choices of an item have in common.
 std::span<const int> trunk(const std::vector<EvalRequest>& requests) {
   std::span<const int> common = input(requests[0]);
   for (const EvalRequest& request : requests)
@@ -32,41 +30,17 @@ std::span<const int> trunk(const std::vector<EvalRequest>& requests) {
   return common;
 }
 
-/// How much of a trunk may come before it: its last row, and every row whose logits are wanted,
-/// must still be run.
-std::span<const int> before_targets(const std::vector<EvalRequest>& requests) {
-  const std::span<const int> common = trunk(requests);
-  size_t most = common.empty() ? 0 : common.size() - 1;
-  for (const EvalRequest& request : requests) most = std::min(most, request.from - 1);
-  return common.first(most);
-}
-
-size_t longest(const std::vector<EvalRequest>& requests) {
-  size_t most = 0;
-  for (const EvalRequest& request : requests) most = std::max(most, input(request).size());
-  return most;
-}
-
 }  // namespace
 
-size_t batch_items(const std::vector<std::vector<EvalRequest>>& items, const ModelConfig& config) {
-  size_t rows = 0, cached = 0, common = 0;
+size_t batch_items(const std::vector<std::vector<EvalRequest>>& items) {
+  size_t rows = 0;
+  std::span<const int> before;
   for (size_t i = 0; i < items.size(); ++i) {
     const std::span<const int> own = trunk(items[i]);
-    const size_t with_last = i == 0 ? own.size() : shared(own, trunk(items[i - 1]));
-    if (i == 1) common = with_last;
-    if (i > 1 && std::max(common, with_last) - std::min(common, with_last) > worthwhile) return i;
-    common = std::min(common, with_last);
-    rows += own.size() - with_last;
-    cached += own.size();
-    for (const EvalRequest& request : items[i]) {
-      const size_t length = input(request).size();
-      if (length == own.size()) continue;
-      rows += length - own.size();
-      cached += length;
-    }
-    if (i > 0 && cached * config.cache_bytes_per_token() > cache_bytes) return i;
+    rows += own.size() - shared(own, before);
+    for (const EvalRequest& request : items[i]) rows += input(request).size() - own.size();
     if (rows >= eval_batch_rows) return i + 1;
+    before = own;
   }
   return items.size();
 }
@@ -82,103 +56,113 @@ EvalScorer<T>::EvalScorer(const Model& model, RunOptions options, std::vector<Ne
       kernels_(find_kernels<T>(options.kernel)),
       patch_(std::move(patch)),
       ablation_(std::move(ablation)),
-      root_{{}, {KvCache<T>(model.config(), model.config().layers, 0), {}}},
-      stem_(root_) {}
-
-/// Makes stem_ begin with `tokens`, unless `users` of it would save too little; returns how many it
-/// has.
-template <class T>
-size_t EvalScorer<T>::keep_stem(std::span<const int> tokens, size_t users,
-                                std::vector<EvalScore>& scores) {
-  const size_t have = shared(stem_.tokens, tokens);
-  if ((tokens.size() - have) * users < pass_costs) return have;
-  const std::span<const int> missing = tokens.subspan(have);
-  stem_ = std::move(run({{&stem_, have, {missing.begin(), missing.end()}, {}, tokens.size()}}, scores)[0]);
-  return tokens.size();
-}
+      stem_{KvCache<T>(model.config(), model.config().layers, 0), {}} {}
 
 template <class T>
 std::vector<EvalScore> EvalScorer<T>::score(const std::vector<std::vector<EvalRequest>>& items) {
   std::vector<EvalScore> scores;
-  std::span<const int> common = items.empty() ? std::span<const int>() : before_targets(items[0]);
-  for (const std::vector<EvalRequest>& requests : items) {
-    scores.push_back({std::vector<double>(requests.size()),
-                      std::vector<uint8_t>(requests.size(), 1)});
-    common = common.first(shared(common, before_targets(requests)));
-  }
-  const size_t stem = keep_stem(common, items.size(), scores);
-  std::vector<Branch> trunks, leaves;
-  std::vector<size_t> trunk_of(items.size());
-  for (size_t i = 0; i < items.size(); ++i) {
-    const std::span<const int> own = trunk(items[i]);
-    if (own.empty()) continue;
-    trunk_of[i] = trunks.size();
-    const std::span<const int> pending = own.subspan(stem);
-    trunks.push_back({&stem_, stem, {pending.begin(), pending.end()}, {}, longest(items[i])});
-    for (size_t choice = 0; choice < items[i].size(); ++choice)
-      add_targets(items[i][choice], i, choice, stem, own.size(), trunks.back());
-  }
-  const std::vector<Prefix> ran = run(trunks, scores);  // freed with the batch: memory stays flat
-  for (size_t i = 0; i < items.size(); ++i)
-    for (size_t choice = 0; choice < items[i].size(); ++choice) {
-      const size_t begin = trunk(items[i]).size();
-      const std::span<const int> pending = input(items[i][choice]).subspan(begin);
-      if (pending.empty()) continue;
-      const Prefix* parent = begin == 0 ? &root_ : &ran[trunk_of[i]];
-      leaves.push_back({parent, begin, {pending.begin(), pending.end()}, {},
-                        begin + pending.size()});
-      add_targets(items[i][choice], i, choice, begin, begin + pending.size(), leaves.back());
+  std::vector<Request> requests;
+  size_t longest = 0;
+  for (size_t item = 0; item < items.size(); ++item) {
+    scores.push_back({std::vector<double>(items[item].size()), std::vector<uint8_t>(items[item].size(), 1)});
+    for (size_t choice = 0; choice < items[item].size(); ++choice) {
+      const EvalRequest& all = items[item][choice];
+      // Rows whose logits are wanted are run, even where the stem has them.
+      const size_t from_stem = std::min(shared(stem_tokens_, input(all)), all.from - 1);
+      requests.push_back({input(all), &all, from_stem, item, choice});
+      longest = std::max(longest, from_stem);
     }
-  run(leaves, scores);
+  }
+  const auto others = std::stable_partition(requests.begin(), requests.end(), [&](const Request& r) {
+    return r.from_stem >= worthwhile && r.from_stem >= longest / 2;
+  });
+  size_t stem = longest;
+  for (auto r = requests.begin(); r != others; ++r) stem = std::min(stem, r->from_stem);
+  branches_.clear();
+  grow_sorted({requests.begin(), others}, stem);
+  grow_sorted({others, requests.end()}, 0);
+  run(scores);
+  if (!branches_.empty()) keep_stem();
   return scores;
 }
 
-/// The tokens of the choice that rows [begin, end) predict.
 template <class T>
-void EvalScorer<T>::add_targets(const EvalRequest& request, size_t item, size_t choice,
-                                size_t begin, size_t end, Branch& branch) {
-  for (size_t position = std::max(begin, request.from - 1); position < end; ++position)
-    branch.targets.push_back({position, request.tokens[position + 1], item, choice});
+void EvalScorer<T>::grow_sorted(std::span<Request> requests, size_t begin) {
+  std::stable_sort(requests.begin(), requests.end(), [](const Request& a, const Request& b) {
+    return std::ranges::lexicographical_compare(a.input, b.input);
+  });
+  grow(requests, begin, std::nullopt);
 }
 
+/// Makes branches of sorted requests that are alike up to `begin`: one for what they share from there
+/// on, then those of the groups that part behind it.
 template <class T>
-auto EvalScorer<T>::run(const std::vector<Branch>& branches, std::vector<EvalScore>& scores)
-    -> std::vector<Prefix> {
-  if (branches.empty()) return {};
-  std::vector<Sequence<T>> sequences(branches.size(), root_.sequence);
-#pragma omp parallel for schedule(dynamic, 1)
-  for (size_t i = 0; i < branches.size(); ++i) {
-    const Branch& branch = branches[i];
-    Sequence<T>& sequence = sequences[i];
-    sequence.cache = branch.parent->sequence.cache.beginning(branch.shared, branch.room);
-    sequence.pending = branch.pending;
-    sequence.logits_from = SIZE_MAX;
-    for (const Target& target : branch.targets)
-      sequence.logits_from = std::min(sequence.logits_from, target.position);
+void EvalScorer<T>::grow(std::span<const Request> requests, size_t begin, std::optional<size_t> parent) {
+  if (requests.empty()) return;
+  size_t end = shared(requests.front().input, requests.back().input);
+  const bool alike = end == requests.back().input.size();
+  const bool saves = (end - begin) * (requests.size() - 1) >= worthwhile && end >= kept_positions;
+  if (alike || saves) {
+    branches_.push_back({requests.front().input.first(end), begin, parent, {}});
+    parent = branches_.size() - 1;
+    for (const Request& r : requests)
+      for (size_t position = std::max(begin, r.all->from - 1); position < end; ++position)
+        branches_.back().targets.push_back({position, r.all->tokens[position + 1], r.item, r.choice});
+    begin = end;
+    while (!requests.empty() && requests.front().input.size() == end) requests = requests.subspan(1);
   }
-  for (const Branch& branch : branches) rows_run_ += branch.pending.size();
+  while (!requests.empty()) {
+    const std::span<const int> first = requests.front().input;
+    const auto other = std::find_if(requests.begin(), requests.end(), [&](const Request& r) {
+      return first.size() == end ? r.input.size() != end : r.input[end] != first[end];
+    });
+    const size_t group = static_cast<size_t>(other - requests.begin());
+    grow(requests.first(group), begin, parent);
+    requests = requests.subspan(group);
+  }
+}
+
+/// One pass over all branches.
+template <class T>
+void EvalScorer<T>::run(std::vector<EvalScore>& scores) {
+  sequences_.clear();
+  sequences_.reserve(branches_.size());  // parents stay where they are
+  for (const Branch& branch : branches_) {
+    Sequence<T>* parent = branch.parent ? &sequences_[*branch.parent] : branch.begin > 0 ? &stem_ : nullptr;
+    const std::span<const int> pending = branch.tokens.subspan(branch.begin);
+    size_t logits_from = SIZE_MAX;
+    for (const Target& target : branch.targets) logits_from = std::min(logits_from, target.position);
+    sequences_.push_back({stem_.cache.after(branch.begin, branch.tokens.size()),
+                          {pending.begin(), pending.end()}, logits_from, parent});
+    rows_run_ += pending.size();
+  }
   Hooks<T> hooks;
   add_patch(patch_, hooks);
   add_ablation(ablation_, hooks);
-  hooks.add({HookPoint::Logits, 0}, [&](const Activation<T>& logits) {
-    read_logits(logits, branches, scores);
-  });
-  forward_.run(sequences, hooks);
-  std::vector<Prefix> prefixes;
-  for (size_t i = 0; i < branches.size(); ++i) {
-    const std::vector<int>& before = branches[i].parent->tokens;
-    std::vector<int> tokens(before.begin(), before.begin() + static_cast<long>(branches[i].shared));
-    tokens.insert(tokens.end(), branches[i].pending.begin(), branches[i].pending.end());
-    prefixes.push_back({std::move(tokens), std::move(sequences[i])});
-  }
-  return prefixes;
+  hooks.add({HookPoint::Logits, 0}, [&](const Activation<T>& logits) { read_logits(logits, scores); });
+  if (!sequences_.empty()) forward_.run(sequences_, hooks);
+}
+
+/// A beginning of the next batch's first item, as likely as not: the last item's.
+template <class T>
+void EvalScorer<T>::keep_stem() {
+  size_t last = 0, item = 0;
+  for (size_t i = 0; i < branches_.size(); ++i)
+    for (const Target& target : branches_[i].targets)
+      if (target.item >= item) {
+        item = target.item;
+        last = i;
+      }
+  Sequence<T> stem = whole(sequences_[last]);  // may be the old stem's child
+  stem_tokens_.assign(branches_[last].tokens.begin(), branches_[last].tokens.end());
+  stem_ = std::move(stem);
+  sequences_.clear();
 }
 
 /// Adds the log-probabilities of the targets in the order of the rows: each choice's tokens in
 /// theirs.
 template <class T>
-void EvalScorer<T>::read_logits(const Activation<T>& logits, const std::vector<Branch>& branches,
-                                std::vector<EvalScore>& scores) {
+void EvalScorer<T>::read_logits(const Activation<T>& logits, std::vector<EvalScore>& scores) {
   struct Wanted {
     size_t row;
     const Target* target;
@@ -186,7 +170,7 @@ void EvalScorer<T>::read_logits(const Activation<T>& logits, const std::vector<B
   };
   std::vector<Wanted> wanted;
   for (size_t r = 0; r < logits.rows.size(); ++r)
-    for (const Target& target : branches[logits.rows[r].sequence].targets)
+    for (const Target& target : branches_[logits.rows[r].sequence].targets)
       if (target.position == logits.rows[r].position)
         wanted.push_back({r, &target, logits.row(r)[target.token]});
   std::vector<LogSoftmax> softmax(logits.rows.size());

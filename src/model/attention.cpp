@@ -17,19 +17,21 @@ namespace {
 constexpr size_t tile_positions = 16;
 constexpr size_t kept_bytes = size_t{512} << 10;  // of keys and values, that a core's cache keeps
 
-/// Consecutive rows of one sequence, and query heads that share one key/value head.
+/// Consecutive rows of one sequence, and query heads that share one key/value head. A sequence with a
+/// parent has all its rows in one, for which keys and values are brought together once.
 struct Tile {
   size_t first_row, rows;
   size_t first_head, heads;
 };
 
-std::vector<Tile> tiles_of(const std::vector<Row>& rows, size_t all_heads, size_t heads) {
+template <class T>
+std::vector<Tile> tiles_of(const std::vector<Sequence<T>>& sequences, const std::vector<Row>& rows,
+                           size_t all_heads, size_t heads) {
   std::vector<Tile> tiles;
   for (size_t first = 0; first < rows.size();) {
+    const size_t most = sequences[rows[first].sequence].parent == nullptr ? tile_positions : rows.size();
     size_t end = first;
-    while (end < rows.size() && end - first < tile_positions &&
-           rows[end].sequence == rows[first].sequence)
-      ++end;
+    while (end < rows.size() && end - first < most && rows[end].sequence == rows[first].sequence) ++end;
     for (size_t head = 0; head < all_heads; head += heads)
       tiles.push_back({first, end - first, head, heads});
     first = end;
@@ -48,7 +50,30 @@ template <class T>
 struct TileBuffers {
   std::vector<T> q, scores, z;
   std::vector<Visible> visible;
+  Lines<T> keys, values;
 };
+
+/// Keys and values of positions 0 … end - 1.
+template <class T>
+struct Seen {
+  const T* keys;
+  const T* values;
+};
+
+/// What a sequence sees: its cache, or, if it has a parent, the caches of the line brought together.
+template <class T>
+Seen<T> seen_by(const Sequence<T>& sequence, size_t layer, size_t kv_head, size_t head_dim, size_t end,
+                TileBuffers<T>& b) {
+  if (sequence.parent == nullptr)
+    return {sequence.cache.keys(layer, kv_head), sequence.cache.values(layer, kv_head)};
+  b.keys.resize(cache_padded(end) * head_dim);
+  b.values.resize(end * cache_padded(head_dim));
+  for (const Sequence<T>* s = &sequence; s != nullptr; s = s->parent) {
+    s->cache.copy_to(layer, kv_head, end, b.keys.data(), b.values.data());
+    end = s->cache.begin();
+  }
+  return {b.keys.data(), b.values.data()};
+}
 
 }  // namespace
 
@@ -65,11 +90,9 @@ void Forward<T>::attend(size_t layer, std::vector<Sequence<T>>& sequences, Hooks
   const Hook scores_hook{HookPoint::AttnScores, layer}, pattern_hook{HookPoint::Pattern, layer};
   const bool hooked = hooks.wants(scores_hook) || hooks.wants(pattern_hook);
 
-  const auto run_tile = [&](const Tile& tile) {
-    static thread_local TileBuffers<T> b;
-    const KvCache<T>& cache = sequences[rows_[tile.first_row].sequence].cache;
+  const auto run_rows = [&](const Tile& tile, Seen<T> seen, TileBuffers<T>& b) {
     const std::span<const Row> rows(rows_.data() + tile.first_row, tile.rows);
-    const size_t keys = rows.back().position + 1, kv_head = tile.first_head / group;
+    const size_t keys = rows.back().position + 1;
     // Whole panels, and no stride that is a power of two (cache associativity).
     const size_t stride = cache_padded(keys) + sum_lanes;
     const size_t queries = tile.heads * tile.rows;  // (head of the group, position)
@@ -88,7 +111,7 @@ void Forward<T>::attend(size_t layer, std::vector<Sequence<T>>& sequences, Hooks
                   tile.first_head + g});
     };
 
-    kernels_.scores(b.q.data(), queries, cache.keys(layer, kv_head), keys, h, scale,
+    kernels_.scores(b.q.data(), queries, seen.keys, keys, h, scale,
                     b.scores.data(), stride);
     if (hooked)
       for (size_t i = 0; i < queries; ++i) {
@@ -101,15 +124,24 @@ void Forward<T>::attend(size_t layer, std::vector<Sequence<T>>& sequences, Hooks
     for (size_t i = 0; i < queries; ++i)
       kernels_.softmax(&b.scores[i * stride], keys, b.visible[i], options_.softmax);
     for (size_t g = 0; g < tile.heads; ++g) call_hook(pattern_hook, g);
-    kernels_.weighted_sum(b.scores.data(), queries, stride, b.visible.data(),
-                          cache.values(layer, kv_head), h, b.z.data());
+    kernels_.weighted_sum(b.scores.data(), queries, stride, b.visible.data(), seen.values, h, b.z.data());
     for (size_t g = 0; g < tile.heads; ++g)
       for (size_t r = 0; r < tile.rows; ++r)
         std::copy_n(&b.z[(g * tile.rows + r) * h], h,
                     z_.row(tile.first_row + r) + (tile.first_head + g) * h);
   };
 
-  std::vector<Tile> tiles = tiles_of(rows_, c.heads, group);
+  const auto run_tile = [&](const Tile& tile) {
+    static thread_local TileBuffers<T> b;
+    const Row& last = rows_[tile.first_row + tile.rows - 1];
+    const Seen<T> seen =
+        seen_by(sequences[last.sequence], layer, tile.first_head / group, h, last.position + 1, b);
+    for (size_t done = 0; done < tile.rows; done += tile_positions)
+      run_rows({tile.first_row + done, std::min(tile_positions, tile.rows - done), tile.first_head, tile.heads},
+               seen, b);
+  };
+
+  std::vector<Tile> tiles = tiles_of(sequences, rows_, c.heads, group);
   if (hooked) {  // hooks see their calls in order, and may throw
     for (const Tile& tile : tiles) run_tile(tile);
     return;
@@ -120,7 +152,7 @@ void Forward<T>::attend(size_t layer, std::vector<Sequence<T>>& sequences, Hooks
   for (const Row& row : rows_) longest = std::max(longest, row.position + 1);
   if (tiles.size() < 4 * static_cast<size_t>(omp_get_max_threads()) &&
       longest * (h + cache_padded(h)) * sizeof(T) <= kept_bytes)
-    tiles = tiles_of(rows_, c.heads, 1);
+    tiles = tiles_of(sequences, rows_, c.heads, 1);
 #pragma omp parallel for schedule(dynamic, 1)
   for (size_t i = 0; i < tiles.size(); ++i) run_tile(tiles[tiles.size() - 1 - i]);
 }
