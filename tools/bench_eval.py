@@ -77,12 +77,20 @@ class HuggingFace:
         return clock
 
 
-def report(task: str, program: str, count: int, clock: Clock, args: argparse.Namespace) -> dict:
+def stretches(items: list[dict], count: int, length: int) -> list[dict]:
+    """About `count` items: stretches of neighbours at random places, in the order of the file."""
+    blocks = [items[i : i + length] for i in range(0, len(items), length)]
+    chosen = random.Random(0).sample(range(len(blocks)), min(len(blocks), max(1, count // length)))
+    return [item for i in sorted(chosen) for item in blocks[i]]
+
+
+def report(task: str, program: str, count: int, clock: Clock, args: argparse.Namespace) -> float:
+    """Prints the line of one run; returns its wall seconds."""
     line = {"task": task, "program": program, "items": count, "threads": args.threads,
             "wall": round(clock.wall, 3), "processor": round(clock.used, 3),
             "items_per_s": round(count / clock.wall, 3), "items_per_processor_s": round(count / clock.used, 3)}
     print(json.dumps(line), flush=True)
-    return line
+    return clock.wall
 
 
 def main() -> int:
@@ -91,8 +99,8 @@ def main() -> int:
     parser.add_argument("--tokenizer", required=True, type=Path, help="folder with tokenizer.json")
     parser.add_argument("--data", required=True, nargs="+", type=Path)
     parser.add_argument("--items", type=int, default=200, help="of each task, at random")
-    parser.add_argument("--reference-items", type=int, help="fewer for Hugging Face, which needs longer")
-    parser.add_argument("--probe", type=int, default=8, help="items to choose the batch size with")
+    parser.add_argument("--stretch", type=int, default=20, help="neighbours that are drawn together")
+    parser.add_argument("--probe", type=int, default=40, help="items to choose the batch size with")
     parser.add_argument("--batch-sizes", default="1,8,32")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--only", choices=("sinkref", "hf"))
@@ -101,27 +109,31 @@ def main() -> int:
     from check_eval import read_lines
 
     peer = None if args.only == "sinkref" else HuggingFace(args)
+    totals: dict[str, float] = {}
     for file in args.data:
         items = read_lines(file)
-        order = random.Random(0).sample(range(len(items)), min(args.items, len(items)))
-        chosen = [items[i] for i in sorted(order)]  # MMLU's subjects stay together
-        fewer = [items[i] for i in sorted(order[: args.reference_items])]
-        few = [items[i] for i in sorted(order[: args.probe])]
+        chosen = stretches(items, args.items, args.stretch)
         task = chosen[0]["task"]
+        seconds = {}
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             if args.only != "hf":
                 data = folder / "items.jsonl"
                 data.write_text("".join(json.dumps(item) + "\n" for item in chosen))
-                ours = report(task, "sinkref", len(chosen), time_sinkref(args, data), args)
+                seconds["sinkref"] = report(task, "sinkref", len(chosen), time_sinkref(args, data), args)
             if peer:
-                sizes = {int(size): peer.time(few, int(size), folder).used
+                few = stretches(items, args.probe, args.stretch)
+                sizes = {int(size): peer.time(few, int(size), folder).wall
                          for size in args.batch_sizes.split(",")}
                 best = min(sizes, key=sizes.get)
-                theirs = report(task, f"Hugging Face, batches of {best}", len(fewer), peer.time(fewer, best, folder), args)
-            if peer and args.only != "hf":
-                ratios = {key: round(ours[key] / theirs[key], 2) for key in ("items_per_s", "items_per_processor_s")}
-                print(json.dumps({"task": task, "sinkref / Hugging Face": ratios}), flush=True)
+                seconds["Hugging Face"] = report(task, f"Hugging Face, batches of {best}", len(chosen),
+                                                 peer.time(chosen, best, folder), args)
+        for program, of_sample in seconds.items():
+            totals[program] = totals.get(program, 0) + of_sample * len(items) / len(chosen)
+        if len(seconds) == 2:
+            print(json.dumps({"task": task, "times": round(seconds["Hugging Face"] / seconds["sinkref"], 2)}), flush=True)
+    print(json.dumps({"seconds for all items": {program: round(total) for program, total in totals.items()}}
+                     | ({"times": round(totals["Hugging Face"] / totals["sinkref"], 2)} if len(totals) == 2 else {})))
     return 0
 
 
