@@ -11,6 +11,7 @@
 #include <hwy/highway.h>
 
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "kernels/simd_tile-inl.h"
@@ -31,6 +32,21 @@ struct WeightRows {
   size_t stride;  ///< elements from row to row
 
   static constexpr size_t columns = 16 / sizeof(From);  ///< transposed at a time
+  static constexpr size_t bytes(size_t count) { return count * sizeof(From); }
+};
+
+/// A block of Q4_0 or Q4_1; see dequantize.cpp.
+template <bool with_minimum>
+struct NibbleBlock {
+  std::byte bytes[with_minimum ? 20 : 18];
+};
+template <bool with_minimum>
+struct WeightRows<NibbleBlock<with_minimum>> {
+  const NibbleBlock<with_minimum>* data;
+  size_t stride;  ///< blocks from row to row
+
+  static constexpr size_t columns = 32;
+  static constexpr size_t bytes(size_t count) { return count / columns * sizeof(*data); }
 };
 
 /// One vector whose blocks of 128 bits are read from every `step`-th row.
@@ -94,6 +110,63 @@ HWY_INLINE void columns(WeightRows<Half> rows, size_t k, const Emit& emit) {
   four(4, high(r0, r1), high(r2, r3), high(r4, r5), high(r6, r7));
 }
 
+/// Turns rows of 16 bytes, one per lane, into columns: out[j·rows + i] = v[i]'s byte j. Each round is a
+/// perfect shuffle of all bytes, so that log2(rows) of them move a row's number behind the column's.
+template <size_t rows, class Vector>
+HWY_INLINE void store_byte_columns(Vector (&v)[rows], uint8_t* out) {
+  const hn::FixedTag<uint8_t, 16> d;
+  for (size_t round = 1; round < rows; round *= 2) {
+    Vector next[rows];
+    HWY_UNROLL(8)
+    for (size_t i = 0; i < rows / 2; ++i) {
+      next[2 * i] = hn::InterleaveLower(d, v[i], v[i + rows / 2]);
+      next[2 * i + 1] = hn::InterleaveUpper(d, v[i], v[i + rows / 2]);
+    }
+    HWY_UNROLL(16)
+    for (size_t i = 0; i < rows; ++i) v[i] = next[i];
+  }
+  HWY_UNROLL(16)
+  for (size_t i = 0; i < rows; ++i) hn::Store(v[i], d, out + 16 * i);
+}
+
+/// Calls emit(i, column k + i) for i < 32 of rows in blocks of nibbles: d·(q - 8), or d·q + m, rounded
+/// where dequantize.cpp rounds.
+template <bool with_minimum, class Emit>
+HWY_INLINE void columns(WeightRows<NibbleBlock<with_minimum>> rows, size_t k, const Emit& emit) {
+  const hn::ScalableTag<float> d;
+  const hn::RebindToSigned<decltype(d)> ints;
+  const hn::Rebind<uint8_t, decltype(d)> bytes;
+  const hn::Rebind<hwy::float16_t, decltype(d)> halves;
+  const hn::FixedTag<uint8_t, 16> d16;
+  constexpr size_t lanes = hn::MaxLanes(d), header = with_minimum ? 4 : 2;
+  uint16_t scale[lanes], minimum[lanes];
+  hn::Vec<decltype(d16)> v[lanes];
+  alignas(16) uint8_t columns[16 * lanes];
+  HWY_UNROLL(16)
+  for (size_t i = 0; i < lanes; ++i) {
+    const std::byte* block = rows.data[i * rows.stride + k / 32].bytes;
+    std::memcpy(&scale[i], block, 2);
+    if constexpr (with_minimum) std::memcpy(&minimum[i], block + 2, 2);
+    v[i] = hn::LoadU(d16, reinterpret_cast<const uint8_t*>(block) + header);
+  }
+  store_byte_columns<lanes>(v, columns);
+  const auto widened = [&](const uint16_t* from) SINKREF_LAMBDA {
+    return hn::PromoteTo(d, hn::LoadU(halves, reinterpret_cast<const hwy::float16_t*>(from)));
+  };
+  const auto scales = widened(scale);
+  const auto column = [&](auto q) SINKREF_LAMBDA {
+    const auto whole = hn::PromoteTo(ints, q);
+    if constexpr (with_minimum) return hn::Add(hn::Mul(scales, hn::ConvertTo(d, whole)), widened(minimum));
+    else return hn::Mul(scales, hn::ConvertTo(d, hn::Sub(whole, hn::Set(ints, 8))));
+  };
+  HWY_UNROLL(16)
+  for (size_t j = 0; j < 16; ++j)
+    emit(j, column(hn::And(hn::LoadU(bytes, columns + j * lanes), hn::Set(bytes, 15))));
+  HWY_UNROLL(16)
+  for (size_t j = 0; j < 16; ++j)
+    emit(16 + j, column(hn::ShiftRight<4>(hn::LoadU(bytes, columns + j * lanes))));
+}
+
 /// Calls use(k, column) for k in [begin, end).
 template <class From, class Use>
 HWY_INLINE void for_columns(WeightRows<From> rows, size_t begin, size_t end, const Use& use) {
@@ -134,8 +207,8 @@ template <class From>
 HWY_INLINE void fetch_ahead(WeightRows<From> rows, size_t k, size_t count) {
   constexpr size_t line = 64, distance = 8 * line;
   for (size_t i = 0; i < lanes_of<float>(); ++i) {
-    const auto* from = reinterpret_cast<const std::byte*>(rows.data + i * rows.stride + k) + distance;
-    for (size_t byte = 0; byte < count * sizeof(From); byte += line)
+    const auto* from = reinterpret_cast<const std::byte*>(rows.data + i * rows.stride) + rows.bytes(k) + distance;
+    for (size_t byte = 0; byte < rows.bytes(count); byte += line)
       __builtin_prefetch(from + byte, 0, 3);
   }
 }
@@ -194,6 +267,14 @@ class WeightGroup {
       use(WeightRows<From>{reinterpret_cast<const From*>(first) + k0, spacing_ * w_.cols});
       return true;
     };
+    const auto blocks_in_place = [&](auto type) SINKREF_LAMBDA {
+      using Block = decltype(type);
+      if (!whole_) return false;
+      use(WeightRows<Block>{reinterpret_cast<const Block*>(row(0)) + k0 / 32, spacing_ * w_.cols / 32});
+      return true;
+    };
+    if (w_.dtype == DType::Q4_1 && blocks_in_place(NibbleBlock<true>())) return;
+    if (w_.dtype == DType::Q4_0 && blocks_in_place(NibbleBlock<false>())) return;
     if (w_.dtype == DType::F32 && in_place(float())) return;
     if constexpr (hn::MaxLanes(hn::ScalableTag<float>()) >= 8) {  // whole blocks of 16-bit rows
       if (w_.dtype == DType::F16 && in_place(hwy::float16_t())) return;
