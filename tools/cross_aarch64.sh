@@ -10,7 +10,7 @@ sysroot=$here/sysroot
 libraries=(libc6 libc6-dev linux-libc-dev libgcc-s1 libgomp1 libstdc++6 libgfortran5 libhwy1 libhwy-dev libpcre2-8-0
   libpcre2-dev libsentencepiece0 libsentencepiece-dev libssl3 libssl-dev libboost1.74-dev
   libboost-program-options1.74.0 libboost-program-options1.74-dev libopenblas0-pthread libopenblas-pthread-dev
-  nlohmann-json3-dev catch2)
+  nlohmann-json3-dev catch2 zlib1g zlib1g-dev)
 tools=(g++-aarch64-linux-gnu qemu-user-static)
 
 fail() { echo "cross_aarch64.sh: $*" >&2; exit 1; }

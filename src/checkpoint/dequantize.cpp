@@ -53,7 +53,7 @@ using Bytes = uint8_t __attribute__((vector_size(16)));
 
 // out[i] = d·(q[i] - offset) + m, or d·(q[i] - offset) alone; i < 16.
 template <bool with_minimum>
-void scale_16(const Bytes& q, int offset, float d, float m, float* __restrict out) {
+HWY_ATTR void scale_16(const Bytes& q, int offset, float d, float m, float* __restrict out) {
   namespace hn = hwy::HWY_NAMESPACE;
   const hn::ScalableTag<float> tag;
   const hn::Rebind<int32_t, decltype(tag)> ints;
