@@ -104,7 +104,8 @@ struct EvalScore {
 };
 
 /// Scores items in batches. What requests share is run once, wherever they part: a batch is one pass
-/// over the tree of its beginnings, and its last item is kept for the beginning of the next batch. That changes no bit, because no bit depends on how a sequence is split.
+/// over the tree of its beginnings, and its last item is kept for the beginning of the next batch. That
+/// changes no bit, because no bit depends on how a sequence is split.
 template <class T>
 class EvalScorer {
  public:
@@ -120,7 +121,7 @@ class EvalScorer {
  private:
   /// One choice of one item.
   struct Request {
-    std::span<const int> input;  ///< what the model is run on: all tokens but the last
+    std::span<const int> input;  ///< of the model: all tokens but the last
     const EvalRequest* all;
     size_t from_stem;  ///< of its beginning, what the stem has
     size_t item, choice;

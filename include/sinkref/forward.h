@@ -24,11 +24,11 @@ class KvCache {
   const T* values(size_t layer, size_t kv_head) const {
     return values_.data() + (layer * kv_heads_ + kv_head) * stored_ * cache_padded(head_dim_);
   }
-  /// Copies positions [begin(), end) to where a cache of all positions has them.
-  void copy_to(size_t layer, size_t kv_head, size_t end, T* keys, T* values) const;
+  /// Copies positions [begin(), end) to where a cache has them that begins with `to_panel`.
+  void copy_to(size_t layer, size_t kv_head, size_t end, T* keys, T* values, size_t to_panel = 0) const;
   /// Key and value (h each) of one position below the capacity.
   void store(size_t layer, size_t kv_head, size_t position, const T* key, const T* value);
-  /// Copies other's positions [other.begin(), end) here, to a cache that begins with position 0.
+  /// Copies other's positions [other.begin(), end) here; they are not before this one's.
   void take(const KvCache& other, size_t end);
   size_t begin() const { return begin_; }  ///< the first position: 0 but for after()
   size_t capacity() const { return panel_ + stored_; }

@@ -81,7 +81,7 @@ struct Kernels {
   /// The row has room up to a multiple of sum_lanes.
   void (*softmax)(T* row, size_t keys, Visible visible, Softmax variant);
 
-  /// The largest value of softmax(row), which `largest`, the row's own, becomes: 1 / Σ exp(row[i] - largest).
+  /// What the row's largest becomes in its softmax, all visible: 1 / Σ exp(row[i] - largest).
   T (*softmax_largest)(const T* row, size_t keys, T largest);
 
   /// z (rows, head_dim) = p (rows, keys; `stride` apart) · v (keys, head_dim): a blocked chain over

@@ -174,8 +174,7 @@ void run_items(const Options& options, const Model& model, const std::vector<Eva
   std::vector<std::vector<EvalRequest>> encoded;
   for (size_t next = from; next < end;) {
     encode_ahead(options, *tokenizer, model.config().max_positions, items, next, end, encoded);
-    const auto batch_end =
-        encoded.begin() + static_cast<long>(batch_items(encoded));
+    const auto batch_end = encoded.begin() + static_cast<long>(batch_items(encoded));
     const std::vector<std::vector<EvalRequest>> batch(encoded.begin(), batch_end);
     encoded.erase(encoded.begin(), batch_end);
     std::vector<std::vector<EvalScore>> scores;

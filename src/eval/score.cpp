@@ -18,6 +18,7 @@ size_t shared(std::span<const int> a, std::span<const int> b) {
       std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin());
 }
 
+/// What the model is run on: all tokens but the last.
 std::span<const int> input(const EvalRequest& request) {
   return std::span(request.tokens).first(request.tokens.size() - 1);
 }
@@ -73,6 +74,7 @@ std::vector<EvalScore> EvalScorer<T>::score(const std::vector<std::vector<EvalRe
       longest = std::max(longest, from_stem);
     }
   }
+  if (requests.empty()) return scores;
   const auto others = std::stable_partition(requests.begin(), requests.end(), [&](const Request& r) {
     return r.from_stem >= worthwhile && r.from_stem >= longest / 2;
   });
@@ -82,7 +84,7 @@ std::vector<EvalScore> EvalScorer<T>::score(const std::vector<std::vector<EvalRe
   grow_sorted({requests.begin(), others}, stem);
   grow_sorted({others, requests.end()}, 0);
   run(scores);
-  if (!branches_.empty()) keep_stem();
+  keep_stem();
   return scores;
 }
 
@@ -99,7 +101,7 @@ void EvalScorer<T>::grow_sorted(std::span<Request> requests, size_t begin) {
 template <class T>
 void EvalScorer<T>::grow(std::span<const Request> requests, size_t begin, std::optional<size_t> parent) {
   if (requests.empty()) return;
-  size_t end = shared(requests.front().input, requests.back().input);
+  const size_t end = shared(requests.front().input, requests.back().input);
   const bool alike = end == requests.back().input.size();
   const bool saves = (end - begin) * (requests.size() - 1) >= worthwhile && end >= kept_positions;
   if (alike || saves) {
@@ -140,7 +142,7 @@ void EvalScorer<T>::run(std::vector<EvalScore>& scores) {
   add_patch(patch_, hooks);
   add_ablation(ablation_, hooks);
   hooks.add({HookPoint::Logits, 0}, [&](const Activation<T>& logits) { read_logits(logits, scores); });
-  if (!sequences_.empty()) forward_.run(sequences_, hooks);
+  forward_.run(sequences_, hooks);
 }
 
 /// A beginning of the next batch's first item, as likely as not: the last item's.

@@ -79,7 +79,7 @@ struct LaneSums {
   }
 };
 
-/// row[0, sum_lanes) = exp of itself - largest, and its sum.
+/// to[i] = exp(from[i] - largest) for one block of sum_lanes, and their sums.
 template <class T>
 HWY_INLINE void exp_block(const T* from, T largest, T* to, LaneSums& sums) {
   const hn::ScalableTag<T> d;

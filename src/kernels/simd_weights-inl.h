@@ -29,10 +29,10 @@ inline constexpr size_t slab = 256;  // k at a time: whole blocks of every store
 template <class From>
 struct WeightRows {
   const From* data;
-  size_t stride;  ///< elements from row to row
+  size_t stride;  ///< of data, from row to row
 
+  static constexpr size_t block = 1;                    ///< columns that lie in one From
   static constexpr size_t columns = 16 / sizeof(From);  ///< transposed at a time
-  static constexpr size_t bytes(size_t count) { return count * sizeof(From); }
 };
 
 /// A block of Q4_0 or Q4_1; see dequantize.cpp.
@@ -43,10 +43,9 @@ struct NibbleBlock {
 template <bool with_minimum>
 struct WeightRows<NibbleBlock<with_minimum>> {
   const NibbleBlock<with_minimum>* data;
-  size_t stride;  ///< blocks from row to row
+  size_t stride;
 
-  static constexpr size_t columns = 32;
-  static constexpr size_t bytes(size_t count) { return count / columns * sizeof(*data); }
+  static constexpr size_t block = 32, columns = block;
 };
 
 /// One vector whose blocks of 128 bits are read from every `step`-th row.
@@ -141,30 +140,32 @@ HWY_INLINE void columns(WeightRows<NibbleBlock<with_minimum>> rows, size_t k, co
   constexpr size_t lanes = hn::MaxLanes(d), header = with_minimum ? 4 : 2;
   uint16_t scale[lanes], minimum[lanes];
   hn::Vec<decltype(d16)> v[lanes];
-  alignas(16) uint8_t columns[16 * lanes];
+  alignas(16) uint8_t nibbles[16 * lanes];
   HWY_UNROLL(16)
   for (size_t i = 0; i < lanes; ++i) {
-    const std::byte* block = rows.data[i * rows.stride + k / 32].bytes;
+    const std::byte* block = rows.data[i * rows.stride + k / rows.block].bytes;
     std::memcpy(&scale[i], block, 2);
     if constexpr (with_minimum) std::memcpy(&minimum[i], block + 2, 2);
     v[i] = hn::LoadU(d16, reinterpret_cast<const uint8_t*>(block) + header);
   }
-  store_byte_columns<lanes>(v, columns);
+  store_byte_columns<lanes>(v, nibbles);
   const auto widened = [&](const uint16_t* from) SINKREF_LAMBDA {
     return hn::PromoteTo(d, hn::LoadU(halves, reinterpret_cast<const hwy::float16_t*>(from)));
   };
   const auto scales = widened(scale);
+  auto minima = hn::Zero(d);
+  if constexpr (with_minimum) minima = widened(minimum);
   const auto column = [&](auto q) SINKREF_LAMBDA {
     const auto whole = hn::PromoteTo(ints, q);
-    if constexpr (with_minimum) return hn::Add(hn::Mul(scales, hn::ConvertTo(d, whole)), widened(minimum));
+    if constexpr (with_minimum) return hn::Add(hn::Mul(scales, hn::ConvertTo(d, whole)), minima);
     else return hn::Mul(scales, hn::ConvertTo(d, hn::Sub(whole, hn::Set(ints, 8))));
   };
   HWY_UNROLL(16)
   for (size_t j = 0; j < 16; ++j)
-    emit(j, column(hn::And(hn::LoadU(bytes, columns + j * lanes), hn::Set(bytes, 15))));
+    emit(j, column(hn::And(hn::LoadU(bytes, nibbles + j * lanes), hn::Set(bytes, 15))));
   HWY_UNROLL(16)
   for (size_t j = 0; j < 16; ++j)
-    emit(16 + j, column(hn::ShiftRight<4>(hn::LoadU(bytes, columns + j * lanes))));
+    emit(16 + j, column(hn::ShiftRight<4>(hn::LoadU(bytes, nibbles + j * lanes))));
 }
 
 /// Calls use(k, column) for k in [begin, end).
@@ -207,8 +208,9 @@ template <class From>
 HWY_INLINE void fetch_ahead(WeightRows<From> rows, size_t k, size_t count) {
   constexpr size_t line = 64, distance = 8 * line;
   for (size_t i = 0; i < lanes_of<float>(); ++i) {
-    const auto* from = reinterpret_cast<const std::byte*>(rows.data + i * rows.stride) + rows.bytes(k) + distance;
-    for (size_t byte = 0; byte < rows.bytes(count); byte += line)
+    const From* row = rows.data + i * rows.stride + k / rows.block;
+    const auto* from = reinterpret_cast<const std::byte*>(row) + distance;
+    for (size_t byte = 0; byte < count / rows.block * sizeof(From); byte += line)
       __builtin_prefetch(from + byte, 0, 3);
   }
 }
@@ -261,20 +263,15 @@ class WeightGroup {
   HWY_INLINE void with_columns(size_t k0, size_t depth, Lines<float>& widened, const Use& use) const {
     const auto in_place = [&](auto type) SINKREF_LAMBDA {
       using From = decltype(type);
+      using Rows = WeightRows<From>;
       const std::byte* first = row(0);
-      if (!whole_ || reinterpret_cast<uintptr_t>(first) % sizeof(From) != 0) return false;
-      if (sizeof(From) == 2 && depth % WeightRows<From>::columns != 0) return false;
-      use(WeightRows<From>{reinterpret_cast<const From*>(first) + k0, spacing_ * w_.cols});
+      if (!whole_ || reinterpret_cast<uintptr_t>(first) % alignof(From) != 0) return false;
+      if (sizeof(From) != 4 && depth % Rows::columns != 0) return false;
+      use(Rows{reinterpret_cast<const From*>(first) + k0 / Rows::block, spacing_ * w_.cols / Rows::block});
       return true;
     };
-    const auto blocks_in_place = [&](auto type) SINKREF_LAMBDA {
-      using Block = decltype(type);
-      if (!whole_) return false;
-      use(WeightRows<Block>{reinterpret_cast<const Block*>(row(0)) + k0 / 32, spacing_ * w_.cols / 32});
-      return true;
-    };
-    if (w_.dtype == DType::Q4_1 && blocks_in_place(NibbleBlock<true>())) return;
-    if (w_.dtype == DType::Q4_0 && blocks_in_place(NibbleBlock<false>())) return;
+    if (w_.dtype == DType::Q4_0 && in_place(NibbleBlock<false>())) return;
+    if (w_.dtype == DType::Q4_1 && in_place(NibbleBlock<true>())) return;
     if (w_.dtype == DType::F32 && in_place(float())) return;
     if constexpr (hn::MaxLanes(hn::ScalableTag<float>()) >= 8) {  // whole blocks of 16-bit rows
       if (w_.dtype == DType::F16 && in_place(hwy::float16_t())) return;

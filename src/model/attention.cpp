@@ -111,8 +111,7 @@ void Forward<T>::attend(size_t layer, std::vector<Sequence<T>>& sequences, Hooks
                   tile.first_head + g});
     };
 
-    kernels_.scores(b.q.data(), queries, seen.keys, keys, h, scale,
-                    b.scores.data(), stride);
+    kernels_.scores(b.q.data(), queries, seen.keys, keys, h, scale, b.scores.data(), stride);
     if (hooked)
       for (size_t i = 0; i < queries; ++i) {
         constexpr T unseen = -std::numeric_limits<T>::infinity();

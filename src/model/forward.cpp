@@ -254,8 +254,9 @@ Matrix<T> Forward<T>::run(std::vector<Sequence<T>>& sequences, Hooks<T>& hooks, 
       Sequence<T>& s = sequences[i];
       if (!parent_is_done(sequences, ran, s)) continue;
       ran[i] = std::min(options_.chunk, s.pending.size());
+      KeptValues* kept = &first_of_line(s).cache.kept;
       for (size_t t = 0; t < ran[i]; ++t) {
-        rows.push_back({i, s.cache.length + t, prompt, &first_of_line(s).cache.kept});
+        rows.push_back({i, s.cache.length + t, prompt, kept});
         tokens.push_back(s.pending[t]);
       }
     }
@@ -269,96 +270,6 @@ Matrix<T> Forward<T>::run(std::vector<Sequence<T>>& sequences, Hooks<T>& hooks, 
     if (options_.progress) options_.progress(done, all);
   }
   return logits;
-}
-
-template <class T>
-KvCache<T>::KvCache(const ModelConfig& config, size_t layers, size_t capacity)
-    : layers_(layers), kv_heads_(config.kv_heads), head_dim_(config.head_dim) {
-  reserve(capacity);
-}
-
-template <class T>
-KvCache<T>::KvCache(const KvCache& shape, size_t begin, size_t room)
-    : length(begin), layers_(shape.layers_), kv_heads_(shape.kv_heads_), head_dim_(shape.head_dim_),
-      begin_(begin), panel_(begin / cache_panel * cache_panel), stored_(cache_padded(room) - panel_) {
-  keys_.resize(layers_ * kv_heads_ * stored_ * head_dim_);
-  values_.resize(layers_ * kv_heads_ * stored_ * cache_padded(head_dim_));
-}
-
-template <class T>
-void KvCache<T>::reserve(size_t positions) {
-  if (positions <= capacity()) return;
-  if (length == begin_) {  // nothing to keep: the old and the new need not be held at once
-    Lines<T>().swap(keys_);
-    Lines<T>().swap(values_);
-  }
-  *this = beginning(length, positions);
-}
-
-template <class T>
-KvCache<T> KvCache<T>::beginning(size_t positions, size_t room) const {
-  KvCache copy(*this, begin_, std::max(positions, room));
-  copy.length = positions;
-  copy.kept = kept;
-  if (positions == begin_) return copy;
-  const auto take = [&](const Lines<T>& from, Lines<T>& to, size_t width) {
-    for (size_t i = 0; i < layers_ * kv_heads_; ++i)
-      std::copy_n(from.data() + i * stored_ * width, (cache_padded(positions) - panel_) * width,
-                  to.data() + i * copy.stored_ * width);
-  };
-  take(keys_, copy.keys_, head_dim_);
-  take(values_, copy.values_, cache_padded(head_dim_));
-  return copy;
-}
-
-template <class T>
-KvCache<T> KvCache<T>::after(size_t positions, size_t room) const {
-  return KvCache(*this, positions, std::max(positions, room));
-}
-
-template <class T>
-void KvCache<T>::store(size_t layer, size_t kv_head, size_t position, const T* key, const T* value) {
-  const size_t head = (layer * kv_heads_ + kv_head) * stored_, at = position - panel_;
-  T* keys = keys_.data() + head * head_dim_;
-  for (size_t i = 0; i < head_dim_; ++i) keys[key_index(at, i, head_dim_)] = key[i];
-  std::copy_n(value, head_dim_, values_.data() + (head + at) * cache_padded(head_dim_));
-}
-
-template <class T>
-void KvCache<T>::copy_to(size_t layer, size_t kv_head, size_t end, T* keys, T* values) const {
-  const size_t head = (layer * kv_heads_ + kv_head) * stored_, width = cache_padded(head_dim_);
-  for (size_t panel = panel_; panel < end; panel += cache_panel) {
-    const T* from = keys_.data() + (head + panel - panel_) * head_dim_;
-    T* to = keys + panel * head_dim_;
-    const size_t first = std::max(begin_, panel) - panel, last = std::min(end, panel + cache_panel) - panel;
-    if (first == 0 && last == cache_panel) {
-      std::copy_n(from, cache_panel * head_dim_, to);
-      continue;
-    }
-    for (size_t i = 0; i < head_dim_; ++i)
-      std::copy(from + i * cache_panel + first, from + i * cache_panel + last, to + i * cache_panel + first);
-  }
-  std::copy_n(values_.data() + (head + begin_ - panel_) * width, (end - begin_) * width, values + begin_ * width);
-}
-
-template <class T>
-void KvCache<T>::take(const KvCache& other, size_t end) {
-  for (size_t i = 0; i < layers_ * kv_heads_; ++i)
-    other.copy_to(i / kv_heads_, i % kv_heads_, end, keys_.data() + i * stored_ * head_dim_,
-                  values_.data() + i * stored_ * cache_padded(head_dim_));
-}
-
-template <class T>
-Sequence<T> whole(const Sequence<T>& sequence) {
-  size_t end = sequence.cache.length;
-  Sequence<T> one{sequence.cache.after(0, end), {}};
-  one.cache.length = end;
-  for (const Sequence<T>* s = &sequence; s != nullptr; s = s->parent) {
-    one.cache.take(s->cache, end);
-    one.cache.kept = s->cache.kept;
-    end = s->cache.begin();
-  }
-  return one;
 }
 
 template <class T>
@@ -385,8 +296,6 @@ std::vector<int> generate(Forward<T>& forward, Sequence<T> sequence, size_t coun
 }
 
 #define SINKREF_FORWARD(T)                                                              \
-  template class KvCache<T>;                                                            \
-  template Sequence<T> whole<T>(const Sequence<T>&);                                    \
   template class Forward<T>;                                                            \
   template std::vector<int> generate<T>(Forward<T>&, Sequence<T>, size_t, Hooks<T>&,    \
                                         const std::function<void(int)>&);
