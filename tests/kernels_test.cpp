@@ -1,5 +1,6 @@
 #include "sinkref/kernels.h"
 
+#include <bit>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <cstring>
@@ -263,6 +264,25 @@ TEMPLATE_TEST_CASE("softmax_largest is softmax of the largest, bit for bit, and 
     }
 }
 
+TEMPLATE_TEST_CASE("softmax: every vector kernel equals the scalar text where exp becomes denormal, and 0",
+                   "[kernels]", float, double) {
+  using T = TestType;
+  constexpr T smallest = sizeof(T) == 4 ? T(87.3) : T(708.4);  // exp of minus this is the last normal number
+  std::vector<T> row(cache_padded(20000), -smallest);
+  for (size_t i = 1; i < row.size(); ++i) row[i] += T(0.001) * (T(2000) - T(i));
+  row[0] = 0;  // the largest
+  std::vector<T> expected = row;
+  find_kernels<T>("spec").softmax(expected.data(), row.size(), {0, row.size()}, Softmax::standard);
+  CHECK(expected[4000] > 0);
+  CHECK(expected[4000] < std::numeric_limits<T>::min());
+  CHECK((sizeof(T) == 8 || expected.back() == 0));
+  for (const std::string& name : available_kernels()) {
+    std::vector<T> p = row;
+    find_kernels<T>(name).softmax(p.data(), p.size(), {0, p.size()}, Softmax::standard);
+    REQUIRE(same_bits(p, expected));
+  }
+}
+
 TEST_CASE("attention: values that may not be seen are never touched, not even NaN", "[kernels]") {
   const size_t keys = 100, head_dim = 16, rows = 14;
   std::vector<float> p(rows * 112, 0.01f), v(keys * cache_padded(head_dim), 1.0f);
@@ -287,9 +307,14 @@ TEMPLATE_TEST_CASE("silu: every vector kernel equals the scalar text on all kind
   std::vector<T> gate = random_values<T>(100003, 21, 30.0);
   for (T special : {T(0), T(-0.0), limits::infinity(), -limits::infinity(), limits::quiet_NaN(),
                     limits::denorm_min(), -limits::denorm_min(), limits::max(), limits::lowest(),
-                    T(-87.5), T(-88.8), T(-103.9), T(104.5), T(88.7), T(-745.2), T(709.9)})
-    gate.push_back(special);
-  const std::vector<T> up = random_values<T>(gate.size(), 22);
+                    T(87), std::nextafter(T(87), T(100)), T(708), T(-708.1), T(-87.5), T(-88.8), T(-103.9), T(104.5),
+                    T(88.7), T(-745.2), T(709.9)})
+    // In a vector of its own kind and alone in one: exp has a way for vectors of ordinary values.
+    for (T sign : {T(1), T(-1)}) gate.insert(gate.end(), 33, special * sign), gate.resize(gate.size() + 33, T(0.5));
+  for (uint64_t bits = 0; bits < uint64_t{1} << 32; bits += 2011)  // all magnitudes, each vector of one
+    gate.push_back(static_cast<T>(std::bit_cast<float>(static_cast<uint32_t>(bits))));
+  std::vector<T> up = random_values<T>(gate.size(), 22);
+  std::fill(up.begin() + 100003, up.end(), T(1));
   std::vector<T> expected(gate.size());
   find_kernels<T>("spec").silu_mul(gate.data(), up.data(), gate.size(), expected.data());
   for (const std::string& name : available_kernels()) {

@@ -22,6 +22,8 @@ template <>
 struct ExpConstants<float> {
   using Int = int32_t;
   static constexpr float lowest = -104.0f, highest = 89.0f;  // beyond: 0 and infinity
+  static constexpr float normal = 87.0f;     // within ±normal, exp is a normal number
+  static constexpr float rounder = 0x1.8p23f;  // to which whole numbers alone can be added exactly
   static constexpr float log2e = 0x1.715476p+0f;
   static constexpr float ln2_high = 0x1.62e43p-1f, ln2_low = -0x1.05c61p-29f;
   static constexpr std::array<float, 6> q = {0x1p-1f,        0x1.555556p-3f,  0x1.5554eap-5f,
@@ -33,6 +35,7 @@ template <>
 struct ExpConstants<double> {
   using Int = int64_t;
   static constexpr double lowest = -746.0, highest = 710.0;
+  static constexpr double normal = 708.0, rounder = 0x1.8p52;
   static constexpr double log2e = 0x1.71547652b82fep+0;
   static constexpr double ln2_high = 0x1.62e42fefa39efp-1, ln2_low = 0x1.abc9e3b39803fp-56;
   static constexpr std::array<double, 12> q = {

@@ -14,6 +14,8 @@ namespace sinkref {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
+inline constexpr size_t value_depth = 4 * chain_block;  // keys at a time, whose values a core's first cache holds
+
 /// Scores of up to tile_rows queries with two vectors of keys.
 template <class T>
 HWY_INLINE void score_tile(const T* q, size_t rows, const T* k, size_t head_dim, T scale, T* out,
@@ -87,6 +89,22 @@ HWY_INLINE void value_block(PlainRows<T> p, const Visible* visible, const T* v, 
   }
 }
 
+/// The same for `blocks` of keys from k0 on, in one tile if all rows see all of them.
+template <size_t R, class T>
+HWY_INLINE void value_blocks(PlainRows<T> p, const Visible* visible, const T* v, size_t v_step, size_t width,
+                             size_t k0, size_t k1, bool fresh, T* t, size_t t_step) {
+  bool all = true;
+  for (size_t r = 0; r < R; ++r) all = all && visible[r].begin <= k0 && visible[r].end >= k1;
+  if (!all) {
+    for (; k0 < k1; k0 += chain_block, fresh = false)
+      value_block<R>(p, visible, v, v_step, width, k0, std::min(k1, k0 + chain_block), fresh, t, t_step);
+    return;
+  }
+  Idle idle;
+  for (size_t n = 0; n < width; n += 2 * lanes_of<T>())
+    tile<R, 2>(PlainRows<T>{p.data + k0, p.stride}, v + k0 * v_step + n, v_step, k1 - k0, fresh, t + n, t_step, idle);
+}
+
 template <class T>
 void weighted_sum(const T* p, size_t rows, size_t stride, const Visible* visible, const T* v,
                   size_t head_dim, T* z) {
@@ -98,12 +116,12 @@ void weighted_sum(const T* p, size_t rows, size_t stride, const Visible* visible
   }
   Sums<T>& sums = scratch<T>().sums;
   sums.reset(rows * step);
-  for (size_t k0 = begin / chain_block * chain_block; k0 < keys; k0 += chain_block) {
+  for (size_t k0 = begin / value_depth * value_depth; k0 < keys; k0 += value_depth) {
     if (k0 % chain_span == 0 && !sums.fresh) sums.end_span();
-    const size_t k1 = std::min(keys, k0 + chain_block);
+    const size_t k1 = std::min(keys, k0 + value_depth);
     for (size_t r = 0; r < rows; r += tile_rows)
       with_height(std::min(tile_rows, rows - r), [&](auto height) SINKREF_LAMBDA {
-        value_block<height()>(PlainRows<T>{p + r * stride, stride}, visible + r, v, step, head_dim,
+        value_blocks<height()>(PlainRows<T>{p + r * stride, stride}, visible + r, v, step, head_dim,
                               k0, k1, sums.fresh, sums.span.data() + r * step, step);
       });
     sums.end_block();

@@ -19,11 +19,27 @@ namespace sinkref {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-/// exp_spec of every lane.
+/// 1 + r + r²·q(r), exp_spec's polynomial.
 template <class D, class V = hn::Vec<D>>
-HWY_INLINE V exp_lanes(D d, V x) {
-  using T = hn::TFromD<D>;
-  using C = ExpConstants<T>;
+HWY_INLINE V exp_polynomial(D d, V r) {
+  using C = ExpConstants<hn::TFromD<D>>;
+  V q = hn::Set(d, C::q.back());
+  for (size_t i = C::q.size() - 1; i-- > 0;) q = hn::MulAdd(q, r, hn::Set(d, C::q[i]));
+  return hn::Add(hn::Set(d, hn::TFromD<D>(1)), hn::MulAdd(hn::Mul(r, r), q, r));
+}
+
+/// x - n·ln 2
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V exp_remainder(D d, V x, V n) {
+  using C = ExpConstants<hn::TFromD<D>>;
+  const V r = hn::MulAdd(n, hn::Set(d, -C::ln2_high), x);
+  return hn::MulAdd(n, hn::Set(d, -C::ln2_low), r);
+}
+
+/// exp_spec of any x.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V exp_any(D d, V x) {
+  using C = ExpConstants<hn::TFromD<D>>;
   const hn::Rebind<typename C::Int, D> di;
   const V original = x;
   // 0 is chosen, not computed: a product that underflows costs a hundred times as much as another.
@@ -31,11 +47,7 @@ HWY_INLINE V exp_lanes(D d, V x) {
   x = hn::IfThenZeroElse(vanishes, x);
   x = hn::IfThenElse(hn::Gt(x, hn::Set(d, C::highest)), hn::Set(d, C::highest), x);
   const V n = hn::Round(hn::Mul(x, hn::Set(d, C::log2e)));
-  V r = hn::MulAdd(n, hn::Set(d, -C::ln2_high), x);
-  r = hn::MulAdd(n, hn::Set(d, -C::ln2_low), r);
-  V q = hn::Set(d, C::q.back());
-  for (size_t i = C::q.size() - 1; i-- > 0;) q = hn::MulAdd(q, r, hn::Set(d, C::q[i]));
-  const V e = hn::Add(hn::Set(d, T(1)), hn::MulAdd(hn::Mul(r, r), q, r));
+  const V e = exp_polynomial(d, exp_remainder(d, x, n));
   const auto power = [&](auto exponent) HWY_ATTR {
     return hn::BitCast(d, hn::ShiftLeft<C::mantissa_bits>(
                               hn::Add(exponent, hn::Set(di, C::exponent_bias))));
@@ -44,6 +56,26 @@ HWY_INLINE V exp_lanes(D d, V x) {
   const auto half = hn::ShiftRight<1>(whole);
   const V scaled = hn::IfThenZeroElse(vanishes, hn::Mul(hn::Mul(e, power(half)), power(hn::Sub(whole, half))));
   return hn::IfThenElse(hn::IsNaN(original), original, scaled);
+}
+
+/// exp_spec where the result is a normal number. Adding to `rounder` rounds to a whole n, which the sum's
+/// last bits then hold; it goes to the exponent of e, for the product with 2^n is exact.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V exp_normal(D d, V x) {
+  using C = ExpConstants<hn::TFromD<D>>;
+  const hn::Rebind<typename C::Int, D> di;
+  const V rounder = hn::Set(d, C::rounder);
+  const V sum = hn::Add(hn::Mul(x, hn::Set(d, C::log2e)), rounder);
+  const V e = exp_polynomial(d, exp_remainder(d, x, hn::Sub(sum, rounder)));
+  return hn::BitCast(d, hn::Add(hn::BitCast(di, e), hn::ShiftLeft<C::mantissa_bits>(hn::BitCast(di, sum))));
+}
+
+/// exp_spec of every lane.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V exp_lanes(D d, V x) {
+  using C = ExpConstants<hn::TFromD<D>>;
+  const auto normal = hn::Le(hn::Abs(x), hn::Set(d, C::normal));
+  return HWY_LIKELY(hn::AllTrue(d, normal)) ? exp_normal(d, x) : exp_any(d, x);
 }
 
 /// The virtual lanes of a sum in double, in vectors.
@@ -88,10 +120,27 @@ HWY_INLINE void exp_block(const T* from, T largest, T* to, LaneSums& sums) {
   sums.add(to);
 }
 
+/// The largest of whole blocks of sum_lanes and `least`; NaN is none. Two chains, as one would wait for itself.
+template <class T>
+HWY_INLINE T largest_of(const T* from, const T* end, T least) {
+  const hn::ScalableTag<T> d;
+  const size_t lanes = hn::Lanes(d);
+  hn::Vec<decltype(d)> most[2] = {hn::Set(d, least), hn::Set(d, least)};
+  const auto take = [&](const T* at, auto& largest) HWY_ATTR {
+    const auto x = hn::LoadU(d, at);
+    largest = hn::IfThenElse(hn::Gt(x, largest), x, largest);
+  };
+  for (; from + 2 * lanes <= end; from += 2 * lanes) {
+    take(from, most[0]);
+    take(from + lanes, most[1]);
+  }
+  if (from != end) take(from, most[0]);
+  return hn::GetLane(hn::MaxOfLanes(d, hn::IfThenElse(hn::Gt(most[1], most[0]), most[1], most[0])));
+}
+
 template <class T>
 void softmax(T* row, size_t keys, Visible visible, Softmax variant) {
   const hn::ScalableTag<T> d;
-  const size_t lanes = hn::Lanes(d);
   // Whole blocks around what is visible; beyond them all is 0, which changes no sum.
   const size_t begin = visible.begin / sum_lanes * sum_lanes;
   const size_t end = (visible.end + sum_lanes - 1) / sum_lanes * sum_lanes;
@@ -101,19 +150,14 @@ void softmax(T* row, size_t keys, Visible visible, Softmax variant) {
   std::fill(row + visible.end, row + end, unseen);
   if (end < keys) std::fill(row + end, row + keys, T(0));
 
-  auto most = hn::Set(d, variant == Softmax::one ? T(0) : unseen);
-  for (size_t i = begin; i < end; i += lanes) {
-    const auto x = hn::LoadU(d, row + i);
-    most = hn::IfThenElse(hn::Gt(x, most), x, most);
-  }
-  const T largest = hn::GetLane(hn::MaxOfLanes(d, most));
+  const T largest = largest_of(row + begin, row + end, variant == Softmax::one ? T(0) : unseen);
 
   LaneSums sums;
   for (size_t i = begin; i < end; i += sum_lanes) exp_block(row + i, largest, row + i, sums);
   double sum = sums.result();
   if (variant == Softmax::one) sum += static_cast<double>(exp_spec(-largest));
   const auto inverse = hn::Set(d, static_cast<T>(1.0 / sum));
-  for (size_t i = begin; i < end; i += lanes)
+  for (size_t i = begin; i < end; i += hn::Lanes(d))
     hn::StoreU(hn::Mul(hn::LoadU(d, row + i), inverse), d, row + i);
 }
 

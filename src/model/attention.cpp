@@ -48,7 +48,7 @@ Visible visible_to(size_t position, std::optional<size_t> window) {
 /// Buffers of one thread.
 template <class T>
 struct TileBuffers {
-  std::vector<T> q, scores, z;
+  Lines<T> q, scores, z;
   std::vector<Visible> visible;
   Lines<T> keys, values;
 };
