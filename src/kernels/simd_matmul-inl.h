@@ -23,7 +23,7 @@ namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 inline constexpr size_t strip_rows = 32;   // weight rows per strip: a multiple of every panel's width
-inline constexpr size_t pass_rows = 1020;  // rows of x at a time, which bounds the buffers
+inline constexpr size_t pass_rows = 1024;  // rows of x at a time, about, which bounds the buffers
 inline constexpr size_t tiles_in_cache = 96 / tile_rows;  // whose slab stays for the next panel
 inline constexpr size_t few_rows = 3;      // up to here weights go from the file to the registers
 inline constexpr size_t pieces_per_thread = 4;  // at least, of few rows of x
@@ -345,8 +345,11 @@ void matmuls(const T* x, size_t rows, std::span<const Product<T>> products) {
   static thread_local PackedMatrix<T> packed_here;
   PackedMatrix<T>& packed = packed_here;  // shared by the threads below
   const size_t cols = products[0].w->cols;
-  for (size_t r0 = 0; r0 < rows; r0 += pass_rows) {
-    packed.resize(std::min(pass_rows, rows - r0), cols);
+  // Equal passes of whole tiles: a few rows would cost as much as many, for the weights are packed anew.
+  const size_t passes = (rows + pass_rows - 1) / pass_rows;
+  const size_t pass = ((rows + passes - 1) / passes + tile_rows - 1) / tile_rows * tile_rows;
+  for (size_t r0 = 0; r0 < rows; r0 += pass) {
+    packed.resize(std::min(pass, rows - r0), cols);
     Pieces<T> strips(products, strip_rows, Pieces<T>::units(products, strip_rows));
 #pragma omp parallel
     {
