@@ -8,7 +8,8 @@ tokens, in turns, medians and ratios.
 Every program is asked for the same: logits of the prompt's last token, then of each further token.
 All run fp32 weights, rewritten from the GGUF (tools/convert_gguf.py, once, into build/peers);
 llama.cpp and sinkref also an fp16 file, and sinkref the GGUF as it is. llama.cpp keeps its default
-cache (fp16) and micro-batch (512). Each peer is a process of its own that sleeps while others run;
+cache (fp16) and micro-batch (512), of which sinkref's --chunk is set to the same; PyTorch takes the
+prompt as one. Each peer is a process of its own that sleeps while others run;
 OPENBLAS_* variables are unset for all of them. `times` is how many times as fast sinkref is on the
 same weights (the GGUF as it is: against fp32 peers).
 """
@@ -126,10 +127,10 @@ class Worker:
         self.process.wait()
 
 
-def sinkref_run(model: Path, prefill: int, decode: int, threads: int) -> dict:
+def sinkref_run(model: Path, prefill: int, decode: int, threads: int, chunk: int) -> dict:
     program = ROOT / "build" / "sinkref"
     out = subprocess.run([program, "bench", "--model", model, "--prefill", str(prefill), "--decode", str(decode),
-                          "--runs", "1", "--threads", str(threads), "--json"],
+                          "--runs", "1", "--threads", str(threads), "--chunk", str(chunk), "--json"],
                          check=True, capture_output=True, text=True, env=clean_environment(threads))
     j = json.loads(out.stdout)
     return {"prefill": prefill / j["prefill_tokens_per_s"], "decode": decode / j["decode_tokens_per_s"],
@@ -164,7 +165,7 @@ def measure(arguments: argparse.Namespace, files: dict[str, Path], names: list[s
     context = a.prefill + a.decode + 8
     workers = {name: Worker(name, files[PEERS[name]], context, a.threads) for name in names}
     contenders: dict[str, Callable[[], dict]] = {
-        f"sinkref ({kind})": lambda path=path: sinkref_run(path, a.prefill, a.decode, a.threads)
+        f"sinkref ({kind})": lambda path=path: sinkref_run(path, a.prefill, a.decode, a.threads, a.chunk)
         for kind, path in files.items()}
     contenders |= {name: lambda worker=worker: worker.run(a.prefill, a.decode) for name, worker in workers.items()}
     results: dict[str, list[dict]] = {name: [] for name in contenders}
@@ -225,12 +226,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--decode", type=int, default=32)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--chunk", type=int, default=512, help="tokens of the prompt per step of sinkref")
     parser.add_argument("--peers", default=",".join(PEERS), help="some of " + ", ".join(PEERS))
     parser.add_argument("--json", type=Path, help="file to write everything to")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--context", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    for option in ("prefill", "decode", "threads", "rounds"):
+    for option in ("prefill", "decode", "threads", "rounds", "chunk"):
         if getattr(arguments, option) < 1:
             parser.error(f"--{option} {getattr(arguments, option)}: expected at least 1")
     if not arguments.model.is_file():
@@ -263,7 +265,7 @@ def main() -> int:
     if arguments.json:
         arguments.json.write_text(json.dumps(
             {"model": arguments.model.name, "threads": arguments.threads, "prefill": arguments.prefill,
-             "decode": arguments.decode, "rounds": arguments.rounds, "versions": versions(),
+             "decode": arguments.decode, "rounds": arguments.rounds, "chunk": arguments.chunk, "versions": versions(),
              "results": summary}, indent=2) + "\n")
     for name in wrong:
         print(f"bench_peers.py: {name} has another first token than sinkref ({summary[name]['argmax']}, not {expected}): "
