@@ -73,6 +73,22 @@ TEMPLATE_TEST_CASE("matmul: every vector kernel equals the scalar text bit for b
   }
 }
 
+TEMPLATE_TEST_CASE("matmul: so many rows that they are cut into passes equal the scalar text", "[kernels]", float,
+                   double) {
+  for (size_t rows : {1023, 1024, 1025, 1030, 2047, 2049, 3100})
+    for (size_t outputs : {5, 33}) {
+      const size_t depth = 37;
+      const auto x = random_values<TestType>(rows * depth, 11);
+      const auto values = random_values<float>(outputs * depth, 12);
+      const StoredMatrix w = stored(values, outputs, depth);
+      const auto expected = matmul(find_kernels<TestType>("spec"), x, rows, w);
+      for (const std::string& name : available_kernels()) {
+        INFO(name << " rows " << rows << " outputs " << outputs);
+        REQUIRE(same_bits(matmul(find_kernels<TestType>(name), x, rows, w), expected));
+      }
+    }
+}
+
 TEST_CASE("matmul: every stored type is widened exactly, alone or among several products",
           "[kernels]") {
   const Kernels<float>& spec = find_kernels<float>("spec");

@@ -74,7 +74,7 @@ enum class LogitRows { all, chosen, last, none };
 /// How to run; none of it except `softmax` and `first_block` can change a bit.
 struct RunOptions {
   std::string kernel = "auto";
-  /// Tokens of each sequence per step. 512 are 5 % faster, and take 12 MB more for 135M parameters.
+  /// Tokens of each sequence per step. 512 are a tenth faster, and take 12 MB more for 135M parameters.
   size_t chunk = 128;
   Softmax softmax = Softmax::standard;
   size_t depth = SIZE_MAX;  ///< blocks to run; fewer than all means no logits
