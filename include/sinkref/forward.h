@@ -116,6 +116,7 @@ class Forward {
   void keep_chosen_rows(const std::vector<Sequence<T>>& sequences,
                         std::initializer_list<Matrix<T>*> values);
   void attention(size_t layer, std::vector<Sequence<T>>& sequences, Hooks<T>& hooks);
+  void store(size_t layer, std::vector<Sequence<T>>& sequences) const;
   void attend(size_t layer, std::vector<Sequence<T>>& sequences, Hooks<T>& hooks);
   void mlp(size_t layer, Hooks<T>& hooks);
   void head(std::vector<Sequence<T>>& sequences, Hooks<T>& hooks, Matrix<T>& logits);

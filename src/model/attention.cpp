@@ -77,16 +77,23 @@ Seen<T> seen_by(const Sequence<T>& sequence, size_t layer, size_t kv_head, size_
 
 }  // namespace
 
+/// The rows' keys and values go to their caches.
 template <class T>
-void Forward<T>::attend(size_t layer, std::vector<Sequence<T>>& sequences, Hooks<T>& hooks) {
+void Forward<T>::store(size_t layer, std::vector<Sequence<T>>& sequences) const {
   const ModelConfig& c = model_.config();
-  const size_t h = c.head_dim, group = c.heads / c.kv_heads;
-  const T scale = static_cast<T>(1.0 / std::sqrt(static_cast<double>(h)));
+  const size_t h = c.head_dim;
 #pragma omp parallel for schedule(static) if (rows_.size() >= threads_pay_from)
   for (size_t r = 0; r < rows_.size(); ++r)
     for (size_t head = 0; head < c.kv_heads; ++head)
       sequences[rows_[r].sequence].cache.store(layer, head, rows_[r].position,
                                                k_.row(r) + head * h, v_.row(r) + head * h);
+}
+
+template <class T>
+void Forward<T>::attend(size_t layer, std::vector<Sequence<T>>& sequences, Hooks<T>& hooks) {
+  const ModelConfig& c = model_.config();
+  const size_t h = c.head_dim, group = c.heads / c.kv_heads;
+  const T scale = static_cast<T>(1.0 / std::sqrt(static_cast<double>(h)));
   const Hook scores_hook{HookPoint::AttnScores, layer}, pattern_hook{HookPoint::Pattern, layer};
   const bool hooked = hooks.wants(scores_hook) || hooks.wants(pattern_hook);
 
@@ -156,6 +163,8 @@ void Forward<T>::attend(size_t layer, std::vector<Sequence<T>>& sequences, Hooks
   for (size_t i = 0; i < tiles.size(); ++i) run_tile(tiles[tiles.size() - 1 - i]);
 }
 
+template void Forward<float>::store(size_t, std::vector<Sequence<float>>&) const;
+template void Forward<double>::store(size_t, std::vector<Sequence<double>>&) const;
 template void Forward<float>::attend(size_t, std::vector<Sequence<float>>&, Hooks<float>&);
 template void Forward<double>::attend(size_t, std::vector<Sequence<double>>&, Hooks<double>&);
 

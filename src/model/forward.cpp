@@ -51,10 +51,12 @@ void Forward<T>::attention(size_t layer, std::vector<Sequence<T>>& sequences, Ho
   rope(rope_, c.head_dim, k_);
   hook(HookPoint::RotQ, layer, q_, hooks);
   hook(HookPoint::RotK, layer, k_, hooks);
+  store(layer, sequences);
+  if (layer + 1 == c.layers && !sees_all_rows(hooks)) keep_chosen_rows(sequences, {&q_, &resid_});
+  if (rows_.empty()) return;
   sized(z_, w.wo.cols);
   attend(layer, sequences, hooks);
   hook(HookPoint::Z, layer, z_, hooks);
-  if (layer + 1 == c.layers && !sees_all_rows(hooks)) keep_chosen_rows(sequences, {&z_, &resid_});
   linear<T>(kernels_, z_, {{w.wo, w.bo, sized(out_, c.hidden_size)}});
   hook(HookPoint::AttnOut, layer, out_, hooks);
 }
@@ -68,7 +70,7 @@ void Forward<T>::mlp(size_t layer, Hooks<T>& hooks) {
   hook(HookPoint::Pre, layer, gate_, hooks);
   hook(HookPoint::PreLinear, layer, up_, hooks);
   Matrix<T>& post = gate_;  // in its place
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (post.rows >= threads_pay_from)
   for (size_t r = 0; r < post.rows; ++r)
     kernels_.silu_mul(gate_.row(r), up_.row(r), post.cols, post.row(r));
   hook(HookPoint::Post, layer, post, hooks);
@@ -108,8 +110,8 @@ bool Forward<T>::sees_all_rows(const Hooks<T>& hooks) const {
          hooks.wants({HookPoint::LnFinalNormalized, 0});
 }
 
-/// Leaves the rows whose logits LogitRows asks for: all that the last block's cache, once it is
-/// stored, does not need.
+/// Leaves the rows whose logits LogitRows asks for. Of the last block, once its keys and values are
+/// stored, nothing else needs the others.
 template <class T>
 void Forward<T>::keep_chosen_rows(const std::vector<Sequence<T>>& sequences,
                                   std::initializer_list<Matrix<T>*> values) {
