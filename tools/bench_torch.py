@@ -35,10 +35,8 @@ def serve(threads: int) -> None:
         if shape != (outputs, inputs):
             shape, weights = (outputs, inputs), None  # the old ones are freed first
             weights = torch.randn(max(1, ALL_COPIES_BYTES // (outputs * inputs * 4)), outputs, inputs)
-            x = None
-        if x is None or len(x) != rows:
-            x = torch.randn(rows, inputs)
-            torch.nn.functional.linear(x, weights[0])
+        x = torch.randn(rows, inputs)
+        torch.nn.functional.linear(x, weights[0])  # its buffers are there, its threads awake
         with torch.inference_mode():
             start = time.perf_counter()
             for weight in weights:
@@ -62,7 +60,8 @@ def numbers(text: str, separator: str) -> tuple[int, ...]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", default="4096x4096,11008x4096,4096x11008,14336x4096,576x576,1536x576,576x1536,49152x576")
+    parser.add_argument("--shapes", default="4096x4096,11008x4096,4096x11008,14336x4096,"
+                                            "576x576,1536x576,576x1536,49152x576")
     parser.add_argument("--rows", default="1,16,64,512")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
@@ -78,8 +77,8 @@ def main() -> int:
             raise ValueError
     except ValueError:
         parser.error("expected --shapes OUTPUTSxINPUTS,…, --rows N,…, and at least one round and thread")
-    worker = subprocess.Popen([sys.executable, __file__, "--worker", "--threads", str(a.threads)],
-                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=clean_environment(a.threads))
+    worker = subprocess.Popen([sys.executable, __file__, "--worker", "--threads", str(a.threads)], text=True,
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=clean_environment(a.threads))
     print(f"{'out x in':>16} {'rows':>5} {'sinkref GFLOP/s':>16} {'PyTorch':>8} {'times':>6}")
     for outputs, inputs in shapes:
         for rows in all_rows:
@@ -92,7 +91,8 @@ def main() -> int:
                 ours.append(sinkref_seconds(outputs, inputs, rows, a.threads))
             flops = 2e-9 * outputs * inputs * rows
             own, other = statistics.median(ours), statistics.median(theirs)
-            print(f"{f'{outputs} x {inputs}':>16} {rows:5} {flops / own:16.1f} {flops / other:8.1f} {other / own:6.2f}", flush=True)
+            print(f"{f'{outputs} x {inputs}':>16} {rows:5} {flops / own:16.1f} {flops / other:8.1f} {other / own:6.2f}",
+                  flush=True)
     worker.stdin.close()
     return worker.wait()
 

@@ -84,7 +84,8 @@ po::options_description describe(const Command& command) {
   add("kernel", text("auto"), "auto, spec (the scalar text), avx2, avx512, neon: same bits; openblas: a third opinion");
   add("precision", text("fp32"), "fp32, or fp64 for the truth that errors are measured against");
   const size_t chunk = has("samples") ? eval_batch_rows : has("repeats") ? 512 : RunOptions().chunk;
-  add("chunk", text(std::to_string(chunk).c_str()), "tokens of a prompt per step: more are faster (512 by a tenth) and take more memory; cannot change a bit");
+  add("chunk", text(std::to_string(chunk).c_str()),
+      "tokens of a prompt per step: more are faster (512 by a tenth) and take more memory; cannot change a bit");
   add("softmax", text("standard"), "standard, or one for softmax_1 (a virtual key of score 0)");
   add("patch", text(has("repeats") ? "auto" : "none"),
       "the paper's patch: auto (the neurons of every sink), none or LAYER:NEURON,NEURON[;LAYER:…]");

@@ -15,6 +15,7 @@ namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 inline constexpr size_t value_depth = 4 * chain_block;  // keys at a time, whose values a core's first cache holds
+static_assert(chain_span % value_depth == 0);
 
 /// Scores of up to tile_rows queries with two vectors of keys.
 template <class T>
@@ -89,7 +90,7 @@ HWY_INLINE void value_block(PlainRows<T> p, const Visible* visible, const T* v, 
   }
 }
 
-/// The same for `blocks` of keys from k0 on, in one tile if all rows see all of them.
+/// The same for some blocks, keys [k0, k1): in one tile if all rows see all of them.
 template <size_t R, class T>
 HWY_INLINE void value_blocks(PlainRows<T> p, const Visible* visible, const T* v, size_t v_step, size_t width,
                              size_t k0, size_t k1, bool fresh, T* t, size_t t_step) {

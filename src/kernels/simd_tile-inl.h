@@ -145,8 +145,9 @@ struct Idle {
 };
 
 /// t += the chains of the blocks in [0, depth), which begins at a multiple of chain_block; row r of
-/// t begins at t + r·t_step, and may be fresh (add_chain). A row's sum is stored just before its next block begins: stores in one
-/// burst would cost a tenth of the speed. `between` is called once for each block.
+/// t begins at t + r·t_step, and may be fresh (add_chain). A row's sum is stored just before its next
+/// block begins: stores in one burst would cost a tenth of the speed. `between` is called once for each
+/// block.
 template <size_t R, size_t V, class A, class T, class Between>
 HWY_INLINE void tile(A a, const T* b, size_t b_step, size_t depth, bool fresh, T* t,
                      size_t t_step, Between& between) {
