@@ -56,7 +56,7 @@ strip = 'aarch64-linux-gnu-strip'
 pkgconfig = 'pkg-config'
 [built-in options]
 cpp_args = ['-idirafter', '$sysroot/usr/include', '-idirafter', '$sysroot/usr/include/aarch64-linux-gnu']
-cpp_link_args = ['-L$lib', '-L$lib/openblas-pthread', '-Wl,-rpath-link,$lib:$lib/openblas-pthread:$sysroot/lib/aarch64-linux-gnu']
+cpp_link_args = ['-Wl,--sysroot=$sysroot', '-L$lib', '-L$lib/openblas-pthread', '-Wl,-rpath-link,$lib:$lib/openblas-pthread:$sysroot/lib/aarch64-linux-gnu']
 [properties]
 sys_root = '$sysroot'
 pkg_config_libdir = '$lib/pkgconfig:$lib/openblas-pthread/pkgconfig:$sysroot/usr/share/pkgconfig'
