@@ -109,17 +109,19 @@ def clean_environment(threads: int) -> dict[str, str]:
 
 
 class Worker:
-    def __init__(self, name: str, model: Path, context: int, threads: int):
+    """A process of its own that answers JSON lines: this or another script as its own worker."""
+
+    def __init__(self, script: str, arguments: list, threads: int):
         self.process = subprocess.Popen(
-            [sys.executable, __file__, str(model), "--worker", name, "--context", str(context), "--threads", str(threads)],
+            [sys.executable, script, *map(str, arguments), "--threads", str(threads)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=clean_environment(threads))
 
-    def run(self, prefill: int, decode: int) -> dict:
-        self.process.stdin.write(json.dumps({"prefill": prefill, "decode": decode}) + "\n")
+    def ask(self, request: dict | list):
+        self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"bench_peers.py: a peer ended: {' '.join(self.process.args[2:])}")
+            raise SystemExit(f"{Path(sys.argv[0]).name}: a peer ended: {' '.join(self.process.args[2:])}")
         return json.loads(line)
 
     def close(self) -> None:
@@ -163,15 +165,17 @@ def model_files(source: Path) -> dict[str, Path]:
 def measure(arguments: argparse.Namespace, files: dict[str, Path], names: list[str]) -> dict[str, dict]:
     a = arguments
     context = a.prefill + a.decode + 8
-    workers = {name: Worker(name, files[PEERS[name]], context, a.threads) for name in names}
+    workers = {name: Worker(__file__, [files[PEERS[name]], "--worker", name, "--context", context], a.threads)
+               for name in names}
     contenders: dict[str, Callable[[], dict]] = {
         f"sinkref ({kind})": lambda path=path: sinkref_run(path, a.prefill, a.decode, a.threads, a.chunk)
         for kind, path in files.items()}
-    contenders |= {name: lambda worker=worker: worker.run(a.prefill, a.decode) for name, worker in workers.items()}
+    contenders |= {name: lambda worker=worker: worker.ask({"prefill": a.prefill, "decode": a.decode})
+                   for name, worker in workers.items()}
     results: dict[str, list[dict]] = {name: [] for name in contenders}
     try:
         for worker in workers.values():
-            worker.run(min(a.prefill, 64), 2)  # pages and caches are warm from here on
+            worker.ask({"prefill": min(a.prefill, 64), "decode": 2})  # pages and caches are warm from here on
         for number in range(a.rounds):
             for name, run in contenders.items():
                 results[name].append(run())

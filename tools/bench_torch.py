@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 
-from bench_peers import ROOT, clean_environment
+from bench_peers import ROOT, Worker, clean_environment
 
 ALL_COPIES_BYTES = 512 << 20
 
@@ -77,24 +77,21 @@ def main() -> int:
             raise ValueError
     except ValueError:
         parser.error("expected --shapes OUTPUTSxINPUTS,…, --rows N,…, and at least one round and thread")
-    worker = subprocess.Popen([sys.executable, __file__, "--worker", "--threads", str(a.threads)], text=True,
-                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=clean_environment(a.threads))
+    worker = Worker(__file__, ["--worker"], a.threads)
     print(f"{'out x in':>16} {'rows':>5} {'sinkref GFLOP/s':>16} {'PyTorch':>8} {'times':>6}")
     for outputs, inputs in shapes:
         for rows in all_rows:
             ours, theirs = [], []
             for _ in range(a.rounds):
-                worker.stdin.write(json.dumps([outputs, inputs, rows]) + "\n")
-                worker.stdin.flush()
-                theirs.append(float(worker.stdout.readline()))
+                theirs.append(worker.ask([outputs, inputs, rows]))
                 time.sleep(0.05)  # its threads stop spinning
                 ours.append(sinkref_seconds(outputs, inputs, rows, a.threads))
             flops = 2e-9 * outputs * inputs * rows
             own, other = statistics.median(ours), statistics.median(theirs)
             print(f"{f'{outputs} x {inputs}':>16} {rows:5} {flops / own:16.1f} {flops / other:8.1f} {other / own:6.2f}",
                   flush=True)
-    worker.stdin.close()
-    return worker.wait()
+    worker.close()
+    return 0
 
 
 if __name__ == "__main__":
