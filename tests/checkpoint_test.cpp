@@ -1,6 +1,7 @@
 #include <chrono>
 #include <cmath>
 
+#include "checkpoint/metadata.h"
 #include "checkpoint_builder.h"
 
 using namespace sinkref;
@@ -119,7 +120,7 @@ TEST_CASE("checkpoint: gguf metadata of every type keep their values, strings th
   gguf.key("f64", 12, raw(0.1)).texts("texts", {"", invalid_utf8, "Ġa"});
   gguf.key("bools", 9, raw<uint32_t>(7) + raw<uint64_t>(2) + raw<uint16_t>(0x0100));
   const Checkpoint file = Checkpoint::open(dir.write("model.gguf", gguf.build()));
-  const auto& metadata = file.gguf_metadata();
+  const auto& metadata = file.metadata().gguf;
   CHECK(metadata.at("u8") == 200);
   CHECK(metadata.at("i8") == -5);
   CHECK(metadata.at("u16") == 60000);
@@ -163,7 +164,7 @@ TEST_CASE("checkpoint: a vocabulary of 128k tokens opens in well under a second"
   const GgufBuilder gguf = tiny_gguf().texts("tokenizer.ggml.tokens", tokens);
   const auto path = dir.write("model.gguf", gguf.build());
   const auto start = std::chrono::steady_clock::now();
-  CHECK(Checkpoint::open(path).gguf_metadata().at("tokenizer.ggml.tokens").size() == 128'000);
+  CHECK(Checkpoint::open(path).metadata().gguf.at("tokenizer.ggml.tokens").size() == 128'000);
   // Far above the 10 ms it takes, so that a slow machine passes and a quadratic reader does not.
   CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(2));
 }
@@ -208,7 +209,7 @@ TEST_CASE("checkpoint: a folder without weights opens, and says so when a tensor
   TempDir dir;
   dir.write("config.json", tiny_config().dump());
   const Checkpoint folder = Checkpoint::open(dir.path());
-  CHECK(folder.config_json()["hidden_size"] == 8);
+  CHECK(folder.metadata().config["hidden_size"] == 8);
   input_error([&] { folder.tensor("model.norm.weight", {8}); },
               {dir.path().string(), "model.norm.weight", "model.safetensors",
                "model.safetensors.index.json"});

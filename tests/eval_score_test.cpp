@@ -9,7 +9,7 @@
 #include <random>
 
 #include "sinkref/error.h"
-#include "sinkref/eval.h"
+#include "eval/eval.h"
 
 using namespace sinkref;
 

@@ -1,4 +1,4 @@
-#include "sinkref/golden.h"
+#include "verify/golden.h"
 
 #include <catch2/catch.hpp>
 #include <filesystem>

@@ -7,7 +7,7 @@
 #include <limits>
 #include <random>
 
-#include "kernels/scalar_math.h"
+#include "arithmetic/scalar_math.h"
 #include "sinkref/error.h"
 
 using namespace sinkref;

@@ -1,7 +1,7 @@
 #include <catch2/catch.hpp>
 #include <limits>
 
-#include "checkpoint/json_file.h"
+#include "base/json_file.h"
 #include "checkpoint_builder.h"
 #include "sinkref/error.h"
 #include "tokenizer/factories.h"

@@ -1,6 +1,6 @@
 // What the patch does: against sums written out here, and what must be so by construction.
 
-#include "sinkref/patch_effect.h"
+#include "measure/patch_effect.h"
 
 #include <omp.h>
 

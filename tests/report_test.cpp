@@ -1,6 +1,6 @@
 // The analyses of the report and its figures.
 
-#include "sinkref/report.h"
+#include "measure/report.h"
 
 #include <catch2/catch.hpp>
 #include <cmath>
@@ -9,7 +9,7 @@
 #include "report/json.h"
 #include "report/svg.h"
 #include "sinkref/error.h"
-#include "sinkref/published.h"
+#include "measure/published.h"
 
 using namespace sinkref;
 

@@ -1,16 +1,16 @@
 // verify --self and the fingerprint: one set of bits on every axis of this machine, and a control
 // that is caught when it should be, and only then.
 
-#include "sinkref/self_check.h"
+#include "verify/self_check.h"
 
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "checkpoint/json_file.h"
+#include "base/json_file.h"
 #include "sinkref/error.h"
-#include "sinkref/fingerprint.h"
+#include "model/fingerprint.h"
 #include "sinkref/forward.h"
 
 using namespace sinkref;

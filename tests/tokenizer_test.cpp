@@ -3,7 +3,7 @@
 #include <ctime>
 #include <limits>
 
-#include "checkpoint/json_file.h"
+#include "base/json_file.h"
 #include "checkpoint_builder.h"
 #include "sinkref/error.h"
 #include "tokenizer/factories.h"

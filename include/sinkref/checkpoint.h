@@ -4,7 +4,6 @@
 #include <filesystem>
 #include <map>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -26,6 +25,9 @@ struct StoredTensor {
   size_t interleaved_head_dim = 0;  ///< as in StoredMatrix: weights and biases of GGUF's q and k
 };
 
+/// What a checkpoint says of itself besides its tensors: JSON, which this header does without.
+struct CheckpointMetadata;
+
 /// A read-only model on disk: a Hugging Face folder or a GGUF file, memory-mapped.
 /// Tensor names are Hugging Face's ("model.layers.0.self_attn.q_proj.weight") in both cases.
 /// Opening reads headers only; a tensor's pages are read when its values are used.
@@ -38,13 +40,11 @@ class Checkpoint {
 
   const std::filesystem::path& path() const { return path_; }
   bool is_gguf() const { return is_gguf_; }
-  /// config.json of a folder; for GGUF null.
-  const nlohmann::json& config_json() const { return config_json_; }
-  /// GGUF metadata ("llama.block_count", "tokenizer.ggml.tokens", …); empty for a folder.
-  const std::map<std::string, nlohmann::json>& gguf_metadata() const { return gguf_metadata_; }
+  /// config.json of a folder, or a GGUF's metadata (src/checkpoint/metadata.h).
+  const CheckpointMetadata& metadata() const { return *metadata_; }
   /// The same with the vocabulary, read again from the file where it has been forgotten.
-  std::map<std::string, nlohmann::json> whole_gguf_metadata() const;
-  /// Frees the arrays of gguf_metadata() that only a tokenizer needs: 10 MB for 50,000 tokens.
+  std::shared_ptr<const CheckpointMetadata> whole_metadata() const;
+  /// Frees the arrays of a GGUF's metadata that only a tokenizer needs: 10 MB for 50,000 tokens.
   void forget_vocabulary();
   /// The file a message about the configuration should name.
   std::filesystem::path config_file() const;
@@ -65,8 +65,7 @@ class Checkpoint {
  private:
   std::filesystem::path path_;
   bool is_gguf_ = false;
-  nlohmann::json config_json_;
-  std::map<std::string, nlohmann::json> gguf_metadata_;
+  std::shared_ptr<const CheckpointMetadata> metadata_;
   std::map<std::string, StoredTensor> tensors_;
   std::vector<std::shared_ptr<const class MappedFile>> files_;
   std::vector<std::shared_ptr<const std::vector<float>>> replaced_;

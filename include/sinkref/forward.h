@@ -6,7 +6,7 @@
 
 #include "sinkref/hooks.h"
 #include "sinkref/kernels.h"
-#include "sinkref/layers.h"
+#include "arithmetic/layers.h"
 #include "sinkref/model.h"
 
 namespace sinkref {

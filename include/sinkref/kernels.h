@@ -57,7 +57,7 @@ struct Product {
 };
 
 /// The sums of a transformer, all that speed is needed for. Every implementation gives the bits of
-/// `spec` (src/kernels/spec.cpp), which is the definition. T is float, or double for the truth.
+/// `spec` (src/arithmetic/spec.cpp), which is the definition. T is float, or double for the truth.
 /// Pointers may be unaligned. Outputs do not overlap inputs.
 template <class T>
 struct Kernels {
@@ -95,7 +95,7 @@ struct Kernels {
 };
 
 /// The implementations: "spec", "avx2", "avx512", "neon", or "auto" for the best this machine has.
-/// "openblas" replaces the products by OpenBLAS's, whose bits differ (see src/kernels/openblas.cpp).
+/// "openblas" replaces the products by OpenBLAS's, whose bits differ (see src/arithmetic/openblas.cpp).
 /// Throws InputError for a name that is unknown or that this machine cannot run.
 template <class T>
 const Kernels<T>& find_kernels(const std::string& name);

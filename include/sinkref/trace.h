@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "sinkref/forward.h"
-#include "sinkref/output_file.h"
+#include "base/output_file.h"
 
 namespace sinkref {
 

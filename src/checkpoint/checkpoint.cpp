@@ -3,9 +3,11 @@
 #include <malloc.h>
 
 #include <fstream>
+#include <set>
 #include <string_view>
 
-#include "checkpoint/json_file.h"
+#include "base/json_file.h"
+#include "checkpoint/metadata.h"
 #include "checkpoint/readers.h"
 #include "sinkref/error.h"
 
@@ -103,7 +105,7 @@ Checkpoint Checkpoint::open(const fs::path& path) {
     refuse(path.string(), "no such file or folder, expected " + std::string(a_model),
            "check the path");
   if (fs::is_directory(status)) {
-    checkpoint.config_json_ = read_config_json(path);
+    checkpoint.metadata_ = std::make_shared<CheckpointMetadata>(read_config_json(path));
     read_safetensors_folder(checkpoint);
   } else if (fs::is_regular_file(status) && is_gguf_file(path)) {
     checkpoint.is_gguf_ = true;
@@ -115,10 +117,14 @@ Checkpoint Checkpoint::open(const fs::path& path) {
 }
 
 void Checkpoint::forget_vocabulary() {
-  size_t freed = 0;
-  for (const char* key : {"tokens", "merges", "scores", "token_type"})
-    freed += gguf_metadata_.erase("tokenizer.ggml." + std::string(key));
-  if (freed > 0) return_freed_memory();  // verify makes many models of one checkpoint
+  static const std::set<std::string> vocabulary = {"tokenizer.ggml.tokens", "tokenizer.ggml.merges",
+                                                   "tokenizer.ggml.scores", "tokenizer.ggml.token_type"};
+  auto rest = std::make_shared<CheckpointMetadata>(metadata_->config);
+  for (const auto& [key, value] : metadata_->gguf)
+    if (!vocabulary.contains(key)) rest->gguf.emplace(key, value);
+  const bool freed = rest->gguf.size() < metadata_->gguf.size();
+  metadata_ = std::move(rest);
+  if (freed) return_freed_memory();  // verify makes many models of one checkpoint
 }
 
 fs::path Checkpoint::config_file() const {

@@ -8,6 +8,7 @@
 #include "checkpoint/gguf_metadata.h"
 #include "checkpoint/gguf_names.h"
 #include "checkpoint/gguf_reader.h"
+#include "checkpoint/metadata.h"
 
 namespace sinkref {
 
@@ -236,28 +237,31 @@ uint64_t read_header(GgufReader& in, std::map<std::string, json>& metadata) {
 
 }  // namespace
 
-std::map<std::string, json> Checkpoint::whole_gguf_metadata() const {
-  std::map<std::string, json> metadata;
-  if (!is_gguf_) return metadata;
+std::shared_ptr<const CheckpointMetadata> Checkpoint::whole_metadata() const {
+  if (!is_gguf_) return metadata_;
+  auto whole = std::make_shared<CheckpointMetadata>();
   GgufReader in(*files_.front());
-  read_header(in, metadata);
-  return metadata;
+  read_header(in, whole->gguf);
+  return whole;
 }
 
 void read_gguf(Checkpoint& checkpoint) {
   const MappedFile& file =
       *checkpoint.files_.emplace_back(std::make_shared<const MappedFile>(checkpoint.path_));
   GgufReader in(file);
-  const uint64_t tensor_count = read_header(in, checkpoint.gguf_metadata_);
-  check_model_kind(in, checkpoint.gguf_metadata_);
+  auto owned = std::make_shared<CheckpointMetadata>();
+  std::map<std::string, json>& metadata = owned->gguf;
+  checkpoint.metadata_ = owned;
+  const uint64_t tensor_count = read_header(in, metadata);
+  check_model_kind(in, metadata);
   std::vector<TensorInfo> infos;
   for (uint64_t i = 0; i < tensor_count; ++i) infos.push_back(read_info(in, i));
-  place(in, file.bytes(), infos, alignment(in, checkpoint.gguf_metadata_));
+  place(in, file.bytes(), infos, alignment(in, metadata));
   for (TensorInfo& info : infos) {
     info.tensor.file = checkpoint.path_;
     const std::string name = hugging_face_name(info.tensor.stored_name);
     if (is_rotated(info.tensor.stored_name))
-      mark_interleaved(in, info.tensor, head_dim_of(in, checkpoint.gguf_metadata_));
+      mark_interleaved(in, info.tensor, head_dim_of(in, metadata));
     const auto [where, added] = checkpoint.tensors_.emplace(name, info.tensor);
     if (!added)
       in.fail("tensor " + quoted(info.tensor.stored_name) + " stands twice in the file (" +

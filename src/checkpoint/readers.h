@@ -8,7 +8,7 @@
 #include <string>
 #include <type_traits>
 
-#include "checkpoint/mapped_file.h"
+#include "base/mapped_file.h"
 #include "sinkref/checkpoint.h"
 
 namespace sinkref {

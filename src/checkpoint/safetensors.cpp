@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <set>
 
-#include "checkpoint/json_file.h"
+#include "base/json_file.h"
 #include "checkpoint/readers.h"
 #include "sinkref/error.h"
 

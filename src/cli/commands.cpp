@@ -9,7 +9,7 @@
 
 #include "cli/inputs.h"
 #include "sinkref/error.h"
-#include "sinkref/fingerprint.h"
+#include "model/fingerprint.h"
 #include "sinkref/trace.h"
 
 namespace sinkref::cli {

@@ -13,7 +13,7 @@
 #include "cli/inputs.h"
 #include "eval/samples.h"
 #include "sinkref/error.h"
-#include "sinkref/output_file.h"
+#include "base/output_file.h"
 
 namespace sinkref::cli {
 

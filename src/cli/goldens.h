@@ -3,7 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
-#include "sinkref/golden.h"
+#include "verify/golden.h"
 
 namespace sinkref::cli {
 

@@ -7,7 +7,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
-#include "checkpoint/json_file.h"
+#include "base/json_file.h"
 #include "sinkref/error.h"
 
 namespace sinkref::cli {

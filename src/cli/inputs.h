@@ -5,7 +5,7 @@
 
 #include "cli/options.h"
 #include "sinkref/model.h"
-#include "sinkref/report.h"
+#include "measure/report.h"
 #include "sinkref/tokenizer.h"
 
 namespace sinkref::cli {

@@ -11,7 +11,7 @@
 #include "cli/commands.h"
 #include "sinkref/error.h"
 #include "sinkref/kernels.h"
-#include "sinkref/output_file.h"
+#include "base/output_file.h"
 
 namespace {
 

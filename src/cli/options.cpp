@@ -6,7 +6,7 @@
 #include <iostream>
 
 #include "sinkref/error.h"
-#include "sinkref/eval.h"
+#include "eval/eval.h"
 #include "sinkref/hooks.h"
 
 namespace sinkref::cli {

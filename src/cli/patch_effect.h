@@ -1,8 +1,8 @@
 #pragma once
 
 #include "cli/options.h"
-#include "sinkref/patch_effect.h"
-#include "sinkref/report.h"
+#include "measure/patch_effect.h"
+#include "measure/report.h"
 
 namespace sinkref::cli {
 

@@ -15,7 +15,7 @@
 #include "cli/report_page.h"
 #include "report/json.h"
 #include "sinkref/error.h"
-#include "sinkref/output_file.h"
+#include "base/output_file.h"
 #include "sinkref/trace.h"
 
 namespace sinkref::cli {

@@ -5,7 +5,7 @@
 #include "cli/inputs.h"
 #include "cli/sample_texts.h"
 #include "sinkref/error.h"
-#include "sinkref/published.h"
+#include "measure/published.h"
 
 namespace sinkref::cli {
 

@@ -7,7 +7,7 @@
 #include "cli/options.h"
 #include "report/page.h"
 #include "sinkref/model.h"
-#include "sinkref/output_file.h"
+#include "base/output_file.h"
 
 namespace sinkref::cli {
 

@@ -6,13 +6,13 @@
 #include <filesystem>
 #include <iostream>
 
-#include "checkpoint/json_file.h"
+#include "base/json_file.h"
 #include "cli/commands.h"
 #include "cli/goldens.h"
 #include "cli/inputs.h"
 #include "cli/verify_output.h"
 #include "sinkref/error.h"
-#include "sinkref/output_file.h"
+#include "base/output_file.h"
 #include "sinkref/verify.h"
 
 namespace sinkref::cli {

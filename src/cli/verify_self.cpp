@@ -9,7 +9,7 @@
 #include "cli/commands.h"
 #include "cli/inputs.h"
 #include "sinkref/error.h"
-#include "sinkref/self_check.h"
+#include "verify/self_check.h"
 
 namespace sinkref::cli {
 

@@ -8,9 +8,9 @@
 #include <memory>
 #include <numeric>
 
-#include "checkpoint/json_file.h"
+#include "base/json_file.h"
 #include "sinkref/error.h"
-#include "sinkref/eval.h"
+#include "eval/eval.h"
 
 namespace sinkref {
 

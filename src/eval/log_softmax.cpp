@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "sinkref/eval.h"
+#include "eval/eval.h"
 
 namespace sinkref {
 

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/scalar_math.h"
-#include "sinkref/eval.h"
+#include "arithmetic/scalar_math.h"
+#include "eval/eval.h"
 
 namespace sinkref {
 

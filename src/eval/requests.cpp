@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "sinkref/error.h"
-#include "sinkref/eval.h"
+#include "eval/eval.h"
 
 namespace sinkref {
 

@@ -10,9 +10,9 @@
 #include <cerrno>
 #include <cstring>
 
-#include "checkpoint/json_file.h"
+#include "base/json_file.h"
 #include "sinkref/error.h"
-#include "sinkref/output_file.h"
+#include "base/output_file.h"
 
 namespace sinkref {
 

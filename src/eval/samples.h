@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "sinkref/eval.h"
+#include "eval/eval.h"
 
 namespace sinkref {
 

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "sinkref/eval.h"
+#include "eval/eval.h"
 
 namespace sinkref {
 

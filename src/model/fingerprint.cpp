@@ -1,6 +1,6 @@
-#include "sinkref/fingerprint.h"
+#include "model/fingerprint.h"
 
-#include "model/sha256.h"
+#include "base/sha256.h"
 #include "sinkref/kernels.h"
 
 namespace sinkref {

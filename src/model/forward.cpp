@@ -8,7 +8,7 @@
 #include <stdexcept>
 
 #include "sinkref/error.h"
-#include "sinkref/layers.h"
+#include "arithmetic/layers.h"
 
 namespace sinkref {
 

@@ -6,7 +6,7 @@
 #include <functional>
 #include <span>
 
-#include "model/sha256.h"
+#include "base/sha256.h"
 #include "sinkref/error.h"
 
 namespace sinkref {

@@ -4,7 +4,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
-#include "checkpoint/json_file.h"
+#include "base/json_file.h"
 #include "checkpoint/readers.h"
 #include "model/safetensors_header.h"
 #include "sinkref/error.h"

@@ -3,9 +3,9 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
-#include "sinkref/patch_effect.h"
-#include "sinkref/published.h"
-#include "sinkref/report.h"
+#include "measure/patch_effect.h"
+#include "measure/published.h"
+#include "measure/report.h"
 
 // report.json: one key per panel, one function per result.
 

@@ -5,9 +5,9 @@
 #include <vector>
 
 #include "report/chart.h"
-#include "sinkref/golden.h"
-#include "sinkref/published.h"
-#include "sinkref/report.h"
+#include "verify/golden.h"
+#include "measure/published.h"
+#include "measure/report.h"
 
 // What a page says, apart from how it looks: findings in plain words, and a section per panel.
 

@@ -1,6 +1,7 @@
 // Panels 1 and 2: the repeat task, and norms against the number of repeats.
 
 #include <algorithm>
+#include <cmath>
 
 #include "report/section.h"
 

@@ -1,6 +1,7 @@
 // Panel 4: sink layers by three definitions, and the neurons with their causal check.
 
 #include <algorithm>
+#include <cmath>
 
 #include "report/section.h"
 

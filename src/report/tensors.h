@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "sinkref/output_file.h"
-#include "sinkref/report.h"
+#include "base/output_file.h"
+#include "measure/report.h"
 
 // report.safetensors: the curves and maps of a report in full, as float64.
 

@@ -1,6 +1,7 @@
 #include "sinkref/tokenizer.h"
 
-#include "checkpoint/json_file.h"
+#include "base/json_file.h"
+#include "checkpoint/metadata.h"
 #include "checkpoint/readers.h"
 #include "sinkref/error.h"
 #include "tokenizer/factories.h"
@@ -25,9 +26,9 @@ bool is_tiktoken(std::string_view bytes) {
 // The embedding must have a row for every id; rows beyond the vocabulary are usual padding.
 void check_vocab_size(const Tokenizer& tokenizer, const Checkpoint& checkpoint,
                       const std::string& name) {
-  if (!checkpoint.config_json().is_object()) return;
-  const auto size = checkpoint.config_json().find("vocab_size");
-  if (size == checkpoint.config_json().end() || !size->is_number_unsigned()) return;
+  if (!checkpoint.metadata().config.is_object()) return;
+  const auto size = checkpoint.metadata().config.find("vocab_size");
+  if (size == checkpoint.metadata().config.end() || !size->is_number_unsigned()) return;
   if (tokenizer.vocab_size() > size->get<uint64_t>())
     refuse(name,
            "has " + std::to_string(tokenizer.vocab_size()) + " tokens, expected at most " +
@@ -68,7 +69,7 @@ std::unique_ptr<Tokenizer> Tokenizer::open(const Checkpoint& checkpoint) {
   std::unique_ptr<Tokenizer> tokenizer;
   if (checkpoint.is_gguf()) {
     tokenizer =
-        make_tokenizer_from_gguf(checkpoint.whole_gguf_metadata(), checkpoint.path().string());
+        make_tokenizer_from_gguf(checkpoint.whole_metadata()->gguf, checkpoint.path().string());
   } else {
     std::string name;
     tokenizer = open_folder(checkpoint.path(), name);

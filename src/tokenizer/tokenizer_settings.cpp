@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <charconv>
 
-#include "checkpoint/json_file.h"
+#include "base/json_file.h"
 #include "sinkref/error.h"
 #include "tokenizer/factories.h"
 

@@ -2,7 +2,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "checkpoint/json_file.h"
+#include "base/json_file.h"
 #include "sinkref/error.h"
 #include "sinkref/verify.h"
 

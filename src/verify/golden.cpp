@@ -1,11 +1,11 @@
-#include "sinkref/golden.h"
+#include "verify/golden.h"
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
 
-#include "checkpoint/json_file.h"
+#include "base/json_file.h"
 #include "sinkref/error.h"
 #include "sinkref/patch.h"
 #include "verify/difference.h"

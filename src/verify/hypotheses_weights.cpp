@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <memory>
 
-#include "sinkref/layers.h"
+#include "arithmetic/layers.h"
 #include "verify/hypotheses.h"
 
 namespace sinkref {

@@ -1,7 +1,7 @@
 // The promise of one set of bits, tried on this machine: the same tokens on every kernel, number of
 // threads, chunk, batch and cache, and a control that shows that the comparison can fail.
 
-#include "sinkref/self_check.h"
+#include "verify/self_check.h"
 
 #include <omp.h>
 

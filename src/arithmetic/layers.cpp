@@ -1,0 +1,170 @@
+#include "arithmetic/layers.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+
+#include "arithmetic/scalar_math.h"
+
+namespace sinkref {
+
+namespace {
+
+constexpr size_t lanes = 16;  // of a loop that the compiler shall vectorise
+
+template <class T>
+double sum_of_squares(const T* x, size_t n) {
+  std::array<double, sum_lanes> lane{};
+  size_t i = 0;
+  for (; i + sum_lanes <= n; i += sum_lanes)
+    for (size_t j = 0; j < sum_lanes; ++j)
+      lane[j] += static_cast<double>(x[i + j]) * static_cast<double>(x[i + j]);
+  for (size_t j = 0; i + j < n; ++j)
+    lane[j] += static_cast<double>(x[i + j]) * static_cast<double>(x[i + j]);
+  return add_lanes(lane);
+}
+
+/// The largest of values, in lanes, which compilers vectorise.
+template <class T>
+T largest(std::span<const T> values) {
+  std::array<T, lanes> lane;
+  lane.fill(-std::numeric_limits<T>::infinity());
+  size_t i = 0;
+  for (; i + lanes <= values.size(); i += lanes)
+    for (size_t j = 0; j < lanes; ++j) lane[j] = values[i + j] > lane[j] ? values[i + j] : lane[j];
+  for (size_t j = 0; i + j < values.size(); ++j)
+    lane[j] = values[i + j] > lane[j] ? values[i + j] : lane[j];
+  return *std::max_element(lane.begin(), lane.end());
+}
+
+}  // namespace
+
+template <class T>
+void rmsnorm_scale(const Matrix<T>& x, double eps, Matrix<T>& scale) {
+#pragma omp parallel for schedule(static) if (x.rows >= threads_pay_from)
+  for (size_t r = 0; r < x.rows; ++r) {
+    const double mean = sum_of_squares(x.row(r), x.cols) / static_cast<double>(x.cols);
+    scale.row(r)[0] = static_cast<T>(std::sqrt(mean + eps));
+  }
+}
+
+template <class T>
+void rmsnorm_normalize(const Matrix<T>& x, const Matrix<T>& scale, Matrix<T>& normalized) {
+#pragma omp parallel for schedule(static) if (x.rows >= threads_pay_from)
+  for (size_t r = 0; r < x.rows; ++r) {
+    const T* from = x.row(r);
+    const T divisor = scale.row(r)[0];
+    T* to = normalized.row(r);
+    for (size_t i = 0; i < x.cols; ++i) to[i] = from[i] / divisor;
+  }
+}
+
+template <class T>
+void multiply_by_weight(Matrix<T>& normalized, std::span<const float> weight) {
+#pragma omp parallel for schedule(static) if (normalized.rows >= threads_pay_from)
+  for (size_t r = 0; r < normalized.rows; ++r) {
+    T* x = normalized.row(r);
+    for (size_t i = 0; i < weight.size(); ++i) x[i] *= static_cast<T>(weight[i]);
+  }
+}
+
+RopeTable rope_table(std::span<const Row> rows, std::span<const float> inv_freq) {
+  RopeTable table{Matrix<float>(rows.size(), inv_freq.size()),
+                  Matrix<float>(rows.size(), inv_freq.size())};
+#pragma omp parallel for schedule(static) if (rows.size() >= threads_pay_from)
+  for (size_t r = 0; r < rows.size(); ++r)
+    for (size_t i = 0; i < inv_freq.size(); ++i) {
+      const CosSin value = cos_sin_spec(static_cast<float>(rows[r].position) * inv_freq[i]);
+      table.cos.row(r)[i] = value.cos;
+      table.sin.row(r)[i] = value.sin;
+    }
+  return table;
+}
+
+template <class T>
+void rope(const RopeTable& table, size_t head_dim, Matrix<T>& x) {
+  const size_t half = head_dim / 2;
+#pragma omp parallel for schedule(static) if (x.rows >= threads_pay_from)
+  for (size_t r = 0; r < x.rows; ++r)
+    for (size_t head = 0; head < x.cols; head += head_dim)
+      for (size_t i = 0; i < half; ++i) {
+        T& first = x.row(r)[head + i];
+        T& second = x.row(r)[head + half + i];
+        const T cos = table.cos.row(r)[i], sin = table.sin.row(r)[i];
+        const T rotated = first * cos - second * sin;
+        second = second * cos + first * sin;
+        first = rotated;
+      }
+}
+
+template <class T>
+void add(Matrix<T>& a, const Matrix<T>& b) {
+#pragma omp parallel for schedule(static) if (a.rows >= threads_pay_from)
+  for (size_t r = 0; r < a.rows; ++r) {
+    T* to = a.row(r);
+    const T* from = b.row(r);
+    for (size_t i = 0; i < a.cols; ++i) to[i] += from[i];
+  }
+}
+
+template <class T>
+bool all_finite(const Matrix<T>& values) {
+  bool finite = true;
+#pragma omp parallel for schedule(static) reduction(&& : finite) if (values.rows >= threads_pay_from)
+  for (size_t r = 0; r < values.rows; ++r) {
+    const T* row = values.row(r);
+    // 0·x is a zero of some sign, but NaN for infinity and NaN. Lanes, for compilers to vectorise.
+    std::array<T, lanes> zero{};
+    size_t i = 0;
+    for (; i + lanes <= values.cols; i += lanes)
+      for (size_t j = 0; j < lanes; ++j) zero[j] += T(0) * row[i + j];
+    for (; i < values.cols; ++i) zero[0] += T(0) * row[i];
+    finite = finite && std::all_of(zero.begin(), zero.end(), [](T x) { return x == 0; });
+  }
+  return finite;
+}
+
+template <class T>
+size_t argmax(std::span<const T> values) {
+  constexpr size_t stretch = 1024;  // whose largest is known before its place is looked for
+  T most = -std::numeric_limits<T>::infinity();
+  size_t begin = 0;
+  for (size_t i = 0; i < values.size(); i += stretch) {
+    const T here = largest(values.subspan(i, std::min(stretch, values.size() - i)));
+    if (!(here > most)) continue;
+    most = here;
+    begin = i;
+  }
+  const auto first = std::find(values.begin() + static_cast<std::ptrdiff_t>(begin), values.end(), most);
+  return first == values.end() ? 0 : static_cast<size_t>(first - values.begin());
+}
+
+template <class T>
+void linear(const Kernels<T>& kernels, const Matrix<T>& x,
+            std::initializer_list<Linear<T>> layers) {
+  std::vector<Product<T>> products;
+  for (const Linear<T>& layer : layers) products.push_back({&layer.w, layer.y.values.data()});
+  kernels.matmuls(x.values.data(), x.rows, products);
+  for (const Linear<T>& layer : layers) {
+    if (layer.bias.empty()) continue;
+    for (size_t r = 0; r < layer.y.rows; ++r)
+      for (size_t i = 0; i < layer.y.cols; ++i)
+        layer.y.row(r)[i] += static_cast<T>(layer.bias[i]);
+  }
+}
+
+#define SINKREF_LAYERS(T)                                                                      \
+  template void rmsnorm_scale<T>(const Matrix<T>&, double, Matrix<T>&);                        \
+  template void rmsnorm_normalize<T>(const Matrix<T>&, const Matrix<T>&, Matrix<T>&);          \
+  template void multiply_by_weight<T>(Matrix<T>&, std::span<const float>);                     \
+  template void rope<T>(const RopeTable&, size_t, Matrix<T>&);                                 \
+  template void add<T>(Matrix<T>&, const Matrix<T>&);                                          \
+  template bool all_finite<T>(const Matrix<T>&);                                               \
+  template size_t argmax<T>(std::span<const T>);                                               \
+  template void linear<T>(const Kernels<T>&, const Matrix<T>&, std::initializer_list<Linear<T>>);
+SINKREF_LAYERS(float)
+SINKREF_LAYERS(double)
+#undef SINKREF_LAYERS
+
+}  // namespace sinkref

@@ -1,0 +1,117 @@
+#include "base/output_file.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+
+#include "sinkref/error.h"
+
+namespace sinkref {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+// What a signal handler may read: names in a fixed place, each valid while it is listed.
+std::atomic<const char*> unfinished[64];
+
+size_t list_unfinished(const char* name) {
+  for (size_t slot = 0; slot < std::size(unfinished); ++slot) {
+    const char* free = nullptr;
+    if (unfinished[slot].compare_exchange_strong(free, name)) return slot;
+  }
+  return SIZE_MAX;  // so many at once: an interrupt would leave this one
+}
+
+void unlist(size_t slot) {
+  if (slot != SIZE_MAX) unfinished[slot] = nullptr;
+}
+
+}  // namespace
+
+void remove_unfinished_files() noexcept {
+  for (const std::atomic<const char*>& name : unfinished)
+    if (const char* file = name.load()) ::unlink(file);
+}
+
+OutputFile::OutputFile(const fs::path& path, bool overwrite) : path_(path), overwrite_(overwrite) {
+  std::error_code ignored;
+  if (path_.empty()) refuse("output file", "its name is empty, expected a file", "give a name");
+  if (fs::is_directory(path_, ignored))
+    refuse(path_.string(), "is a folder, expected the name of a file to write",
+           "choose another name");
+  if (!overwrite_ && fs::exists(fs::symlink_status(path_, ignored)))
+    refuse(path_.string(), "exists already, expected no such file",
+           "choose another name or add --force");
+  // Renaming over a device or a FIFO would destroy it for everyone.
+  if (fs::exists(path_, ignored) && !fs::is_regular_file(path_, ignored))
+    refuse(path_.string(), "is no regular file, expected one or none", "choose another name");
+  temporary_ = path_;
+  temporary_ += ".partial-" + std::to_string(::getpid());
+  slot_ = list_unfinished(temporary_.c_str());
+  fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+  if (fd_ >= 0) return;
+  const int error = errno;
+  unlist(slot_);
+  fail("cannot be created", error);
+}
+
+OutputFile::~OutputFile() {
+  if (fd_ >= 0) {
+    ::close(fd_);
+    ::unlink(temporary_.c_str());
+  }
+  unlist(slot_);
+}
+
+void OutputFile::fail(const std::string& action, int error) const {
+  refuse(path_.string(),
+         action + ": " + std::strerror(error) + ", expected a writable folder with room",
+         "nothing was left behind; choose another place");
+}
+
+void OutputFile::resize(size_t bytes) {
+  if (const int error = ::posix_fallocate(fd_, 0, static_cast<off_t>(bytes)); error != 0)
+    fail("no room for " + std::to_string(bytes) + " bytes", error);
+}
+
+void OutputFile::write_at(size_t offset, const void* data, size_t bytes) {
+  const char* from = static_cast<const char*>(data);
+  for (size_t done = 0; done < bytes;) {
+    const ssize_t n = ::pwrite(fd_, from + done, bytes - done, static_cast<off_t>(offset + done));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) fail("cannot be written", errno);
+    done += static_cast<size_t>(n);
+  }
+}
+
+void OutputFile::append(std::string_view text) {
+  write_at(end_, text.data(), text.size());
+  end_ += text.size();
+}
+
+void OutputFile::commit() {
+  if (::fsync(fd_) != 0) fail("cannot be written", errno);
+  // link() refuses to replace a file that has appeared meanwhile; rename() would not.
+  const int failed = overwrite_ ? ::rename(temporary_.c_str(), path_.c_str())
+                                : ::link(temporary_.c_str(), path_.c_str());
+  if (failed != 0 && !overwrite_ && (errno == EPERM || errno == EOPNOTSUPP)) {
+    if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail("cannot be renamed", errno);
+  } else if (failed != 0) {
+    fail("cannot be put in its place", errno);
+  }
+  ::unlink(temporary_.c_str());
+  ::close(fd_);
+  fd_ = -1;
+}
+
+void write_text_file(const fs::path& path, std::string_view text, bool overwrite) {
+  OutputFile file(path, overwrite);
+  file.append(text);
+  file.commit();
+}
+
+}  // namespace sinkref
