@@ -35,7 +35,6 @@ double plain_ll(const Model& model, const EvalRequest& request, const std::vecto
                 bool& greedy) {
   RunOptions options;
   options.kernel = "spec";
-  options.logits = LogitRows::all;
   options.chunk = request.tokens.size();
   Forward<float> forward(model, options);
   Hooks<float> hooks;

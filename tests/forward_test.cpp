@@ -1,6 +1,7 @@
 // The invariants of the forward pass, by whole traces and bit for bit: nothing but the model and
 // the tokens may have a say in the result.
 
+#include "arithmetic/layers.h"
 #include "sinkref/forward.h"
 
 #include <omp.h>
@@ -65,7 +66,6 @@ std::vector<Trace> run(const Model& model, const std::vector<std::vector<int>>& 
   RunOptions options;
   options.kernel = setting.kernel;
   options.chunk = setting.chunk;
-  options.logits = LogitRows::all;
   Forward<float> forward(model, options);
   std::vector<Sequence<float>> sequences;
   for (const std::vector<int>& tokens : batch) sequences.push_back(forward.start(tokens));
@@ -267,7 +267,6 @@ TEST_CASE("forward: sequences that share their beginnings have the logits of who
         for (size_t chunk : {size_t{1}, size_t{7}, size_t{512}}) {
           RunOptions options;
           options.chunk = chunk;
-          options.logits = LogitRows::all;
           Forward<float> forward(model, options);
           const size_t end = begins.back() + 9;
           std::vector<int> tokens(end);

@@ -130,7 +130,6 @@ void write_trace(const Model& model, const std::filesystem::path& file) {
   const std::vector<int> tokens = some_tokens(model.config());
   const std::vector<Hook> hooks = all_hooks(model.config().layers);
   RunOptions options;
-  options.logits = LogitRows::all;
   Forward<float> forward(model, options);
   TraceWriter<float> writer(
       file, false, model.config(), hooks, {tokens},

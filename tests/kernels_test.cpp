@@ -7,7 +7,7 @@
 #include <limits>
 #include <random>
 
-#include "arithmetic/scalar_math.h"
+#include "sinkref/number.h"
 #include "sinkref/error.h"
 
 using namespace sinkref;

@@ -48,7 +48,6 @@ std::vector<std::vector<float>> logits_of(const Model& model, const std::vector<
     for (size_t r = 0; r < a.rows.size(); ++r) rows.emplace_back(a.row(r), a.row(r) + a.width);
   });
   RunOptions options;
-  options.logits = LogitRows::all;
   Forward<float> forward(model, options);
   std::vector<Sequence<float>> batch = {forward.start(tokens)};
   forward.run(batch, hooks);

@@ -133,7 +133,7 @@ TEST_CASE("report: attention on position 0 and on the rest add up to one", "[rep
     AttentionMasses masses({0, 1}, 1, model.config().heads, text.size());
     Hooks<float> hooks;
     masses.attach(hooks);
-    run_once(model, {}, text, hooks);
+    run(model, {}, {text}, hooks);
     for (const LayerAttention& layer : masses.layers()) {
       CHECK(layer.on_body[0] == 0);
       for (size_t q = 0; q < text.size(); ++q) {

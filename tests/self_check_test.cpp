@@ -29,7 +29,6 @@ std::vector<int> tokens_up_to(int n) {
 template <class T>
 std::string fingerprint_of(const Model& model, const std::vector<std::vector<int>>& batch,
                            RunOptions options) {
-  options.logits = LogitRows::all;
   Forward<T> forward(model, options);
   std::vector<Sequence<T>> sequences;
   for (const std::vector<int>& tokens : batch) sequences.push_back(forward.start(tokens));

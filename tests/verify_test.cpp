@@ -29,7 +29,6 @@ struct Trace {
            ("sinkref_verify_" + std::to_string(::getpid()) + "_" + std::to_string(count++));
     const std::vector<Hook> chosen = select_hooks(globs, model.config().layers);
     RunOptions run;
-    run.logits = LogitRows::all;
     run.softmax = softmax;
     Forward<float> forward(model, run);
     std::vector<Sequence<float>> batch;
@@ -68,7 +67,7 @@ VerifyResult verify(const Model& model, const Trace& trace) {
 
 TEST_CASE("verify: causal_index is the place in all_hooks, for every hook", "[verify]") {
   const std::vector<Hook> all = all_hooks(5);
-  for (size_t i = 0; i < all.size(); ++i) CHECK(causal_index(all[i], 5) == i);
+  for (size_t i = 0; i < all.size(); ++i) CHECK(hook_index(all[i], 5) == i);
 }
 
 TEST_CASE("verify: ulps count fp32 numbers, across zero too", "[verify]") {

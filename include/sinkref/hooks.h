@@ -13,8 +13,8 @@
 namespace sinkref {
 
 /// Every quantity that can be observed or replaced, in the order in which it is computed. Names and
-/// meanings are TransformerLens's with unfolded weights; the table with names and meanings is in
-/// src/model/hooks.cpp; `sinkref trace --help` prints it.
+/// meanings are TransformerLens's with unfolded weights. Everything else that is known of a point is its
+/// row in the table of src/model/hooks.cpp; `sinkref trace --help` prints it.
 enum class HookPoint {
   Embed,
   ResidPre,
@@ -49,11 +49,30 @@ struct Hook {
   auto operator<=>(const Hook&) const = default;
 };
 
+/// Where a point lies: once before the blocks, in every block, or once after them.
+enum class HookPlace { before_blocks, in_block, after_blocks };
+
+/// How a point's values come about: what rounding can do to them, and how they are laid out.
+enum class HookKind {
+  copy, stream, norm_scale, normalized, product, rotated, scores, pattern, attended, neurons
+};
+
+/// What is known of a point.
+struct HookInfo {
+  HookPoint point;
+  const char* name;  ///< after "blocks.L."
+  HookPlace place;
+  HookKind kind;
+  /// Shape of one position's value: {} for one number, {H, h} for q, … For scores and pattern {H}, to be
+  /// followed by the number of keys. V for logits.
+  std::vector<size_t> (*shape)(const ModelConfig& config);
+  const char* meaning;  ///< a few words: "before RoPE"
+  const char* formula;  ///< the step that gives it, as text
+};
+const HookInfo& hook_info(HookPoint point);
+
 /// "blocks.3.attn.hook_q", "ln_final.hook_scale", "logits".
 std::string hook_name(Hook hook);
-
-/// A few words on what the point holds: "before RoPE", "what attention adds".
-std::string hook_meaning(HookPoint point);
 
 /// All hooks of a model in causal order.
 std::vector<Hook> all_hooks(size_t layers);
@@ -65,12 +84,23 @@ std::vector<Hook> select_hooks(const std::string& globs, size_t layers);
 /// True for a name that `*`/`?` of the glob can be filled in to give.
 bool glob_matches(std::string_view glob, std::string_view name);
 
-/// Shape of one position's value: {} for one number, {H, h} for q, … For AttnScores and Pattern
-/// {H}, to be followed by the number of keys. V for logits.
+std::string hook_meaning(HookPoint point);
+
 std::vector<size_t> hook_shape(HookPoint point, const ModelConfig& config);
+
+/// The place of a hook in all_hooks().
+size_t hook_index(Hook hook, size_t layers);
 
 /// True for AttnScores and Pattern, which come one query head at a time ([b,H,q,k] in a trace).
 bool is_attention(HookPoint point);
+
+inline bool is_in_block(HookPoint point) { return hook_info(point).place == HookPlace::in_block; }
+inline bool is_after_blocks(HookPoint point) {
+  return hook_info(point).place == HookPlace::after_blocks;
+}
+
+/// The blocks that have to be run for a hook: of Embed none, of ln_final and the logits all.
+size_t blocks_needed(Hook hook, size_t layers);
 
 /// What hooks keep of one sequence for its later steps, by hook and neuron (a patch's v; nothing if
 /// there was nothing to keep). It lies in the sequence's cache, so that chunks, decode, a batch in
@@ -110,8 +140,8 @@ class Hooks {
   void add_for(size_t sequence, const Hooks& others);
   bool wants(Hook hook) const;
   void call(const Activation<T>& activation);
-  /// The number of blocks that have to be computed for these hooks (0 if there are none).
-  size_t depth() const;
+  /// The hooks that functions are on.
+  std::vector<Hook> hooks() const;
   /// std::logic_error if a function was never called: a hook that does not fire must not go unseen.
   void require_all_called() const;
 

@@ -5,37 +5,10 @@
 #include <string>
 #include <vector>
 
+#include "sinkref/number.h"
 #include "sinkref/tensor.h"
 
 namespace sinkref {
-
-/// Raised whenever a bit of any result changes; the reason goes into reference_outputs/README.md.
-inline constexpr int arithmetic_version = 2;
-
-/// The order of every matmul-like sum, in two levels so that the error stays small at any length.
-/// Part of the arithmetic, never tuned to a machine:
-///     total = 0
-///     for each span of chain_span consecutive k:
-///         t = 0
-///         for each block of chain_block consecutive k in it:
-///             s = 0;  for k in block: s = fma(x[k], w[k], s)
-///             t = t + s
-///         total = total + t
-inline constexpr size_t chain_block = 32;
-inline constexpr size_t chain_span = 512;
-
-/// Virtual lanes of every other sum (RMSNorm, softmax): term i goes to lane i mod sum_lanes in
-/// double, and the lanes are added by a fixed tree.
-inline constexpr size_t sum_lanes = 16;
-
-/// Attention without (standard) or with a virtual key of score 0 and value 0 (softmax_1).
-enum class Softmax { standard, one };
-
-/// Key positions [begin, end) that one query may see.
-struct Visible {
-  size_t begin;
-  size_t end;
-};
 
 /// Positions per panel of the key cache.
 inline constexpr size_t cache_panel = 32;
@@ -57,13 +30,13 @@ struct Product {
 };
 
 /// The sums of a transformer, all that speed is needed for. Every implementation gives the bits of
-/// `spec` (src/arithmetic/spec.cpp), which is the definition. T is float, or double for the truth.
+/// definition.h; "spec" is that text itself. T is float, or double for the truth.
 /// Pointers may be unaligned. Outputs do not overlap inputs.
 template <class T>
 struct Kernels {
   const char* name;
 
-  /// For each product: y (rows, w.rows) = x (rows, w.cols) · wᵀ, each output one blocked chain over
+  /// For each product: y (rows, w.rows) = x (rows, w.cols) · wᵀ, each output one chain (number.h) over
   /// w.cols. All products have the same w.cols. Uses all threads; each output belongs to one.
   void (*matmuls)(const T* x, size_t rows, std::span<const Product<T>> products);
   void matmul(const T* x, size_t rows, const StoredMatrix& w, T* y) const {
@@ -71,7 +44,7 @@ struct Kernels {
     matmuls(x, rows, {&one, 1});
   }
 
-  /// scores (rows, keys), rows `stride` apart = scale · (q (rows, head_dim) · kᵀ): a blocked chain
+  /// scores (rows, keys), rows `stride` apart = scale · (q (rows, head_dim) · kᵀ): a chain
   /// over head_dim, then one product. k is a key cache (key_index). One thread. There is room for
   /// cache_padded(keys) scores in each row; those past `keys` are undefined afterwards.
   void (*scores)(const T* q, size_t rows, const T* k, size_t keys, size_t head_dim, T scale,
@@ -84,7 +57,7 @@ struct Kernels {
   /// What the row's largest becomes in its softmax, all visible: 1 / Σ exp(row[i] - largest).
   T (*softmax_largest)(const T* row, size_t keys, T largest);
 
-  /// z (rows, head_dim) = p (rows, keys; `stride` apart) · v (keys, head_dim): a blocked chain over
+  /// z (rows, head_dim) = p (rows, keys; `stride` apart) · v (keys, head_dim): a chain over
   /// positions, whose blocks and spans begin at absolute multiples. Row r sums visible[r]. Rows of
   /// v lie cache_padded(head_dim) apart.
   void (*weighted_sum)(const T* p, size_t rows, size_t stride, const Visible* visible, const T* v,

@@ -83,7 +83,13 @@ struct Matrix {
   Matrix(size_t rows, size_t cols) : rows(rows), cols(cols), values(rows * cols, T(0)) {}
   T* row(size_t r) { return values.data() + r * cols; }
   const T* row(size_t r) const { return values.data() + r * cols; }
+  T* operator[](size_t r) { return row(r); }
+  const T* operator[](size_t r) const { return row(r); }
   std::span<T> span() { return values; }
 };
+
+/// Index of the first of the largest values; NaN never wins.
+template <class T>
+size_t argmax(std::span<const T> values);
 
 }  // namespace sinkref

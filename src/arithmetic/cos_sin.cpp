@@ -1,4 +1,4 @@
-#include "arithmetic/scalar_math.h"
+#include "sinkref/number.h"
 
 namespace sinkref {
 

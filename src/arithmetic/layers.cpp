@@ -5,7 +5,7 @@
 #include <cmath>
 #include <limits>
 
-#include "arithmetic/scalar_math.h"
+#include "sinkref/number.h"
 
 namespace sinkref {
 
@@ -69,21 +69,20 @@ void multiply_by_weight(Matrix<T>& normalized, std::span<const float> weight) {
   }
 }
 
-RopeTable rope_table(std::span<const Row> rows, std::span<const float> inv_freq) {
-  RopeTable table{Matrix<float>(rows.size(), inv_freq.size()),
-                  Matrix<float>(rows.size(), inv_freq.size())};
-#pragma omp parallel for schedule(static) if (rows.size() >= threads_pay_from)
-  for (size_t r = 0; r < rows.size(); ++r)
+void rope_table(std::span<const size_t> positions, std::span<const float> inv_freq, Matrix<float>& cos,
+                Matrix<float>& sin) {
+  cos = sin = Matrix<float>(positions.size(), inv_freq.size());
+#pragma omp parallel for schedule(static) if (positions.size() >= threads_pay_from)
+  for (size_t r = 0; r < positions.size(); ++r)
     for (size_t i = 0; i < inv_freq.size(); ++i) {
-      const CosSin value = cos_sin_spec(static_cast<float>(rows[r].position) * inv_freq[i]);
-      table.cos.row(r)[i] = value.cos;
-      table.sin.row(r)[i] = value.sin;
+      const CosSin value = cos_sin_spec(static_cast<float>(positions[r]) * inv_freq[i]);
+      cos.row(r)[i] = value.cos;
+      sin.row(r)[i] = value.sin;
     }
-  return table;
 }
 
 template <class T>
-void rope(const RopeTable& table, size_t head_dim, Matrix<T>& x) {
+void rope(const Matrix<float>& cos, const Matrix<float>& sin, size_t head_dim, Matrix<T>& x) {
   const size_t half = head_dim / 2;
 #pragma omp parallel for schedule(static) if (x.rows >= threads_pay_from)
   for (size_t r = 0; r < x.rows; ++r)
@@ -91,9 +90,9 @@ void rope(const RopeTable& table, size_t head_dim, Matrix<T>& x) {
       for (size_t i = 0; i < half; ++i) {
         T& first = x.row(r)[head + i];
         T& second = x.row(r)[head + half + i];
-        const T cos = table.cos.row(r)[i], sin = table.sin.row(r)[i];
-        const T rotated = first * cos - second * sin;
-        second = second * cos + first * sin;
+        const T c = cos.row(r)[i], s = sin.row(r)[i];
+        const T rotated = first * c - second * s;
+        second = second * c + first * s;
         first = rotated;
       }
 }
@@ -143,6 +142,7 @@ size_t argmax(std::span<const T> values) {
 template <class T>
 void linear(const Kernels<T>& kernels, const Matrix<T>& x,
             std::initializer_list<Linear<T>> layers) {
+  if (x.rows == 0) return;
   std::vector<Product<T>> products;
   for (const Linear<T>& layer : layers) products.push_back({&layer.w, layer.y.values.data()});
   kernels.matmuls(x.values.data(), x.rows, products);
@@ -158,7 +158,7 @@ void linear(const Kernels<T>& kernels, const Matrix<T>& x,
   template void rmsnorm_scale<T>(const Matrix<T>&, double, Matrix<T>&);                        \
   template void rmsnorm_normalize<T>(const Matrix<T>&, const Matrix<T>&, Matrix<T>&);          \
   template void multiply_by_weight<T>(Matrix<T>&, std::span<const float>);                     \
-  template void rope<T>(const RopeTable&, size_t, Matrix<T>&);                                 \
+  template void rope<T>(const Matrix<float>&, const Matrix<float>&, size_t, Matrix<T>&);       \
   template void add<T>(Matrix<T>&, const Matrix<T>&);                                          \
   template bool all_finite<T>(const Matrix<T>&);                                               \
   template size_t argmax<T>(std::span<const T>);                                               \

@@ -4,7 +4,6 @@
 #include <span>
 #include <vector>
 
-#include "sinkref/hooks.h"
 #include "sinkref/kernels.h"
 #include "sinkref/tensor.h"
 
@@ -23,17 +22,15 @@ void rmsnorm_normalize(const Matrix<T>& x, const Matrix<T>& scale, Matrix<T>& no
 template <class T>
 void multiply_by_weight(Matrix<T>& normalized, std::span<const float> weight);
 
-/// cos and sin of every row's position times every frequency, (rows, h/2) in fp32: one fp32 product,
+/// cos and sin of every position times every frequency, (positions, h/2) in fp32: one fp32 product,
 /// then both functions rounded to fp32, as Hugging Face's tables (LlamaRotaryEmbedding).
-struct RopeTable {
-  Matrix<float> cos, sin;
-};
-RopeTable rope_table(std::span<const Row> rows, std::span<const float> inv_freq);
+void rope_table(std::span<const size_t> positions, std::span<const float> inv_freq, Matrix<float>& cos,
+                Matrix<float>& sin);
 
 /// RoPE (Su et al. 2021) with half-split pairs (rotate_half): for each head of each row of x,
 ///     x[i], x[i + h/2]  <-  x[i]·cos_i - x[i + h/2]·sin_i,   x[i + h/2]·cos_i + x[i]·sin_i
 template <class T>
-void rope(const RopeTable& table, size_t head_dim, Matrix<T>& x);
+void rope(const Matrix<float>& cos, const Matrix<float>& sin, size_t head_dim, Matrix<T>& x);
 
 /// a += b
 template <class T>
@@ -42,10 +39,6 @@ void add(Matrix<T>& a, const Matrix<T>& b);
 /// Neither NaN nor infinite, any of them.
 template <class T>
 bool all_finite(const Matrix<T>& values);
-
-/// Index of the first of the largest values; NaN never wins.
-template <class T>
-size_t argmax(std::span<const T> values);
 
 /// y = x wᵀ + bias; no bias if it is empty.
 template <class T>

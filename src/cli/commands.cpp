@@ -93,7 +93,6 @@ int generate_with(const Options& options, const Model& model) {
     if (!options.tokens && !options.tokens_file) throw;
   }
   RunOptions run = run_options(options);
-  if (options.fingerprint) run.logits = LogitRows::all;
   Forward<T> forward(model, run);
   std::vector<Sequence<T>> sequences;
   for (const std::vector<int>& tokens : batch) {
@@ -143,22 +142,14 @@ int trace_with(const Options& options, const Model& model) {
   const auto wants = [&](HookPoint point) {
     return std::find(chosen.begin(), chosen.end(), Hook{point, 0}) != chosen.end();
   };
-  const bool whole = wants(HookPoint::Logits) || wants(HookPoint::LnFinalScale) ||
-                     wants(HookPoint::LnFinalNormalized) || options.fingerprint;
   const bool has_logits = wants(HookPoint::Logits) || options.fingerprint;
-  run.logits = has_logits ? LogitRows::all : LogitRows::none;
-  size_t depth = 0;
-  for (Hook hook : chosen)
-    if (hook_name(hook).starts_with("blocks.")) depth = std::max(depth, hook.layer + 1);
-  run.depth = whole ? c.layers : depth;
+  size_t depth = has_logits ? c.layers : 0;
+  for (Hook hook : chosen) depth = std::max(depth, blocks_needed(hook, c.layers));
   if (isatty(2))
     run.progress = [](size_t done, size_t all) {
       std::cerr << "\r" << done << " of " << all << " tokens" << (done == all ? "\n" : "");
     };
-  Forward<T> forward(model, run);
-  std::vector<Sequence<T>> batch;
-  for (const std::vector<int>& sequence : tokens) batch.push_back(forward.start(sequence));
-  auto metadata = trace_metadata(model, run.depth, options.precision, options.softmax);
+  auto metadata = trace_metadata(model, depth, options.precision, options.softmax);
   metadata["patch"] = neurons_text(patch);
   if (!patch.empty()) metadata["patch_site"] = patch_site_name(options.patch_site);
   metadata["ablate"] = neurons_text(ablation);
@@ -171,7 +162,7 @@ int trace_with(const Options& options, const Model& model) {
   writer.attach(hooks);
   Fingerprint<T> fingerprint;
   if (has_logits) fingerprint.attach(hooks);
-  forward.run(batch, hooks);
+  sinkref::run(model, run, tokens, hooks);
   writer.commit();
   ordered_json done = {{"out", *options.out},
                        {"bytes", writer.bytes()},

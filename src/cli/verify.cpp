@@ -90,11 +90,6 @@ VerifyResult exact_against_model(const Options& options, const Model& model,
       fs::remove(path, ignored);
     }
   } gone{temporary};
-  RunOptions run = run_options(options);
-  run.logits = candidate.has("logits") ? LogitRows::all : LogitRows::none;
-  Forward<float> forward(model, run);
-  std::vector<Sequence<float>> batch;
-  for (const std::vector<int>& sequence : tokens) batch.push_back(forward.start(sequence));
   Hooks<float> hooks;
   add_patch(verify.patch, hooks);
   add_ablation(verify.ablation, hooks);
@@ -102,7 +97,7 @@ VerifyResult exact_against_model(const Options& options, const Model& model,
       temporary, true, model.config(), chosen, tokens,
       trace_metadata(model, model.config().layers, "fp32", options.softmax));
   writer.attach(hooks);
-  forward.run(batch, hooks);
+  run(model, run_options(options), tokens, hooks);
   writer.commit();
   return verify_traces(TraceFile::open(temporary), candidate, {}, true);
 }

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "arithmetic/scalar_math.h"
+#include "sinkref/number.h"
 #include "eval/eval.h"
 
 namespace sinkref {

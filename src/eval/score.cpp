@@ -49,11 +49,7 @@ size_t batch_items(const std::vector<std::vector<EvalRequest>>& items) {
 template <class T>
 EvalScorer<T>::EvalScorer(const Model& model, RunOptions options, std::vector<Neurons> patch,
                           std::vector<Neurons> ablation)
-    : forward_(model, [&] {
-        options.logits = LogitRows::chosen;
-        options.progress = nullptr;
-        return options;
-      }()),
+    : forward_(model, without_progress(options), {0, SIZE_MAX, LogitRows::hooked}),
       kernels_(find_kernels<T>(options.kernel)),
       patch_(std::move(patch)),
       ablation_(std::move(ablation)),

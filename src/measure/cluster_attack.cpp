@@ -79,19 +79,13 @@ Norms sink_norms(const Model& model, RunOptions options, const ClusterInputs& in
                   into[a.rows[r].sequence].push_back(norm(a.row(r), a.width));
                 }
               });
-  options.depth = 0;
-  for (const SinkLayer& sink : inputs.sinks) options.depth = std::max(options.depth, sink.layer + 1);
-  options.logits = LogitRows::none;
-  options.progress = nullptr;
   options.chunk = std::min<size_t>(options.chunk, 64);  // of every run at once
-  Forward<float> forward(model, options);
-  std::vector<Sequence<float>> batch;
+  std::vector<std::vector<int>> batch;
   for (const std::vector<int>& run : runs) {
-    std::vector<int> tokens = inputs.prefix;
+    std::vector<int>& tokens = batch.emplace_back(inputs.prefix);
     tokens.insert(tokens.end(), run.begin(), run.end());
-    batch.push_back(forward.start(std::move(tokens)));
   }
-  forward.run(batch, hooks);
+  run(model, without_progress(options), batch, hooks);
   return norms;
 }
 

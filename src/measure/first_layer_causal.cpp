@@ -11,18 +11,6 @@ namespace sinkref {
 
 namespace {
 
-template <class T>
-void run_hooked(const Model& model, RunOptions options, const std::vector<std::vector<int>>& batch,
-                Hooks<T>& hooks) {
-  options.depth = hooks.depth();
-  options.logits = LogitRows::none;
-  options.progress = nullptr;
-  Forward<T> forward(model, options);
-  std::vector<Sequence<T>> sequences;
-  for (const std::vector<int>& tokens : batch) sequences.push_back(forward.start(tokens));
-  forward.run(sequences, hooks);
-}
-
 /// ‖resid_post‖ at every sink, [sink][row in the order of the run].
 template <class T>
 void keep_sink_norms(const std::vector<SinkLayer>& sinks, std::vector<std::vector<double>>& norms,
@@ -66,7 +54,7 @@ Blinding blinded(const Model& model, const RunOptions& options, const std::vecto
   std::vector<std::vector<double>> norms;
   for (size_t layer : layers) add_blind(layer, head, hooks);
   keep_sink_norms(sinks, norms, 1, hooks);
-  run_hooked<T>(model, options, {text}, hooks);
+  run<T>(model, without_progress(options), {text}, hooks);
   Blinding result{std::move(layers), head, {}};
   for (size_t s = 0; s < sinks.size(); ++s)
     result.sinks.push_back({sinks[s].layer, median(norms[s]),
@@ -121,7 +109,7 @@ std::vector<double> share_of_lone_that_fire(const Model& model, const RunOptions
         for (size_t i = 0; i < a.width; ++i) a.row(r)[i] += static_cast<T>(mark[i]);
     });
   keep_sink_norms(inputs.sinks, norms, 0, hooks);
-  run_hooked<T>(model, options, lone, hooks);
+  run<T>(model, without_progress(options), lone, hooks);
   for (size_t s = 0; s < inputs.sinks.size(); ++s)
     shares.push_back(share_above(norms[s], inputs.sinks[s].fires_above()));
   return shares;
@@ -143,7 +131,7 @@ std::vector<LayerDetectors> detectors_by_layer(const Model& model, const RunOpti
     std::vector<std::vector<double>> norms;
     add_ablation({{layer, found.neurons}}, hooks);
     keep_sink_norms(inputs.sinks, norms, 0, hooks);
-    if (!inputs.sinks.empty()) run_hooked<T>(model, options, {inputs.lone}, hooks);
+    if (!inputs.sinks.empty()) run<T>(model, without_progress(options), {inputs.lone}, hooks);
     for (const std::vector<double>& of_sink : norms) found.norm_ablated.push_back(of_sink.at(0));
     all.push_back(std::move(found));
   }

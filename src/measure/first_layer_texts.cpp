@@ -15,23 +15,16 @@ constexpr size_t positions = 3, texts_at_once = 128, histogram_bins = 40;
 template <class T>
 Matrix<T> gate_over_texts(const Model& model, const RunOptions& options,
                           const std::vector<std::vector<int>>& texts, size_t layer) {
-  RunOptions run = options;
-  run.depth = layer + 1;
-  run.logits = LogitRows::none;
-  run.progress = nullptr;
-  Forward<T> forward(model, run);
   Matrix<T> all(texts.size() * positions, model.config().intermediate_size);
   for (size_t first = 0; first < texts.size(); first += texts_at_once) {
-    std::vector<Sequence<T>> batch;
-    for (size_t i = first; i < std::min(texts.size(), first + texts_at_once); ++i)
-      batch.push_back(forward.start(texts[i]));
+    const size_t end = std::min(texts.size(), first + texts_at_once);
     Hooks<T> hooks;
     hooks.add({HookPoint::Pre, layer}, [&all, first](const Activation<T>& a) {
       for (size_t r = 0; r < a.rows.size(); ++r)
         std::copy_n(a.row(r), a.width,
                     all.row((first + a.rows[r].sequence) * positions + a.rows[r].position));
     });
-    forward.run(batch, hooks);
+    run<T>(model, without_progress(options), {texts.begin() + long(first), texts.begin() + long(end)}, hooks);
   }
   return all;
 }

@@ -73,21 +73,14 @@ std::vector<LayerZeroSequence<T>> record_layer_zero(const Model& model, const Ru
                                                     const std::vector<std::vector<int>>& batch,
                                                     const std::vector<size_t>& neurons,
                                                     size_t from) {
-  RunOptions run = options;
-  run.depth = 1;
-  run.logits = LogitRows::none;
-  run.progress = nullptr;
-  Forward<T> forward(model, run);
   std::vector<LayerZeroSequence<T>> all(batch.size());
   for (size_t first = 0; first < batch.size(); first += sequences_at_once) {
-    std::vector<Sequence<T>> sequences;
-    for (size_t i = first; i < std::min(batch.size(), first + sequences_at_once); ++i) {
+    const size_t end = std::min(batch.size(), first + sequences_at_once);
+    for (size_t i = first; i < end; ++i)
       for (int token : batch[i]) all[i].emplace_back().token = token;
-      sequences.push_back(forward.start(batch[i]));
-    }
     Hooks<T> hooks;
     const Recorder<T> recorder(all, first, neurons, from, hooks);
-    forward.run(sequences, hooks);
+    run<T>(model, without_progress(options), {batch.begin() + long(first), batch.begin() + long(end)}, hooks);
   }
   return all;
 }

@@ -52,7 +52,7 @@ std::vector<MassiveLayer> massive_activations(const Model& model, const RunOptio
       for (size_t r = 0; r < a.rows.size(); ++r)
         residual.values.insert(residual.values.end(), a.row(r), a.row(r) + a.width);
     });
-  run_once(model, options, text, hooks);
+  run(model, options, {text}, hooks);
   std::vector<MassiveLayer> layers;
   for (const Residual& residual : residuals) layers.push_back(summarize(residual));
   return layers;

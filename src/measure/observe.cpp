@@ -45,21 +45,6 @@ void keep_all_norms(size_t layers, AllNorms& norms, Hooks<float>& hooks) {
   }
 }
 
-void run_once(const Model& model, RunOptions options, std::vector<int> tokens,
-              Hooks<float>& hooks) {
-  run_batch(model, std::move(options), {std::move(tokens)}, hooks);
-}
-
-void run_batch(const Model& model, RunOptions options, const std::vector<std::vector<int>>& batch,
-               Hooks<float>& hooks) {
-  options.depth = hooks.depth();
-  options.logits = LogitRows::none;
-  Forward<float> forward(model, options);
-  std::vector<Sequence<float>> sequences;
-  for (const std::vector<int>& tokens : batch) sequences.push_back(forward.start(tokens));
-  forward.run(sequences, hooks);
-}
-
 size_t caches_at_once(const ModelConfig& config, size_t positions) {
   constexpr size_t bytes = size_t{512} << 20;
   return std::max<size_t>(1, bytes / (config.cache_bytes_per_token() * std::max<size_t>(positions, 1)));

@@ -31,14 +31,6 @@ struct AllNorms {
 };
 void keep_all_norms(size_t layers, AllNorms& norms, Hooks<float>& hooks);
 
-/// Runs one sequence through the blocks that `hooks` need, without logits.
-void run_once(const Model& model, RunOptions options, std::vector<int> tokens,
-              Hooks<float>& hooks);
-
-/// The same for a batch.
-void run_batch(const Model& model, RunOptions options, const std::vector<std::vector<int>>& batch,
-               Hooks<float>& hooks);
-
 /// How many sequences of so many positions to keep at once: as many as fit into 512 MB, at least one.
 size_t caches_at_once(const ModelConfig& config, size_t positions);
 

@@ -155,8 +155,7 @@ void measure_together(const Model& model, const RunOptions& options, const Patch
   RunOptions run = options;
   run.chunk = std::max<size_t>(1, options.chunk / (end - first));
   Forward<float> forward(model, run);
-  run.logits = LogitRows::none;
-  Forward<float> all_but_last(model, run);
+  Forward<float> all_but_last(model, run, {0, SIZE_MAX, LogitRows::none});
   const size_t limit = model.config().max_positions;
   std::deque<Watched> watched;
   std::vector<Sequence<float>> batch;

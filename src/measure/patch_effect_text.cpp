@@ -217,10 +217,8 @@ RatioEstimate ratio_estimate(const std::vector<double>& sums, const std::vector<
 
 void measure_text(const Model& model, const RunOptions& options, const PatchEffectInputs& inputs,
                   PatchEffect& effect) {
-  RunOptions run = options;
-  run.logits = LogitRows::all;
-  run.chunk = std::max<size_t>(1, std::min(options.chunk, rows_of_logits) / intervention_count);
-  Forward<float> forward(model, run);
+  RunOptions together = options;
+  together.chunk = std::max<size_t>(1, std::min(options.chunk, rows_of_logits) / intervention_count);
   std::vector<TextSums> sums(intervention_count, TextSums(model.config().vocab_size));
   std::vector<size_t> counts;
   for (const std::vector<int>& piece : inputs.text) {
@@ -228,20 +226,17 @@ void measure_text(const Model& model, const RunOptions& options, const PatchEffe
     counts.push_back(piece.size() - 1);
     effect.predicted += piece.size() - 1;
     Hooks<float> hooks;
-    std::vector<Sequence<float>> batch;
     for (size_t i = 0; i < intervention_count; ++i) {
       Hooks<float> own;
       add_intervention(interventions[i], inputs.neurons, own);
       hooks.add_for(i, own);
-      batch.push_back(forward.start(piece));
       sums[i].begin_piece();
     }
     hooks.add({HookPoint::Logits, 0}, [&](const Activation<float>& a) {
       const StepRows step(a);
       for (size_t i = 0; i < intervention_count; ++i) sums[i].add(piece, step, i);
     });
-    forward.run(batch, hooks);
-    hooks.require_all_called();
+    run(model, together, std::vector(intervention_count, piece), hooks);
   }
   effect.pieces = inputs.text.size();
   for (const TextSums& of : sums) effect.text.push_back(of.effect(sums[0], counts));

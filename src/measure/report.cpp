@@ -65,7 +65,7 @@ std::vector<LayerAttention> text_attention(const Model& model, const RunOptions&
   AttentionMasses masses(attention_layers(layers_of(sinks), model.config().layers), 1, model.config().heads, text.size());
   Hooks<float> hooks;
   masses.attach(hooks);
-  run_once(model, options, text, hooks);
+  run(model, options, {text}, hooks);
   return masses.layers();
 }
 

@@ -29,7 +29,7 @@ std::vector<NeuronContribution> contributions(const Model& model, const RunOptio
   };
   hooks.add({HookPoint::Post, layer}, keep(post));
   hooks.add({HookPoint::Pre, layer}, keep(gate));
-  run_once(model, options, lone, hooks);
+  run(model, options, {lone}, hooks);
   const std::vector<double> down = column_norms(model.layer(layer).w_down);
   std::vector<NeuronContribution> all;
   for (size_t j = 0; j < post.size(); ++j)
@@ -48,7 +48,7 @@ Ablated ablate(const Model& model, const RunOptions& options, const std::vector<
   if (!neurons.indices.empty()) add_ablation({neurons}, hooks);
   keep_norms({HookPoint::MlpOut, neurons.layer}, mlp, hooks);
   keep_norms({HookPoint::ResidPost, neurons.layer}, resid, hooks);
-  run_once(model, options, lone, hooks);
+  run(model, options, {lone}, hooks);
   return {mlp[0], resid[0]};
 }
 
@@ -111,14 +111,14 @@ size_t first_layer_above(const LayerNorms& norms, double threshold) {
 
 LayerNorms measure_norms(const Model& model, const RunOptions& options, const SinkInputs& inputs) {
   const size_t layers = model.config().layers;
-  const auto run = [&](const std::vector<int>& tokens) {
+  const auto norms_of = [&](const std::vector<int>& tokens) {
     AllNorms all;
     Hooks<float> hooks;
     keep_all_norms(layers, all, hooks);
-    run_once(model, options, tokens, hooks);
+    run(model, options, {tokens}, hooks);
     return all;
   };
-  const AllNorms lone = run(inputs.lone), text = run(inputs.text);
+  const AllNorms lone = norms_of(inputs.lone), text = norms_of(inputs.text);
   LayerNorms norms;
   for (size_t layer = 0; layer < layers; ++layer) {
     norms.mlp_first.push_back(lone.mlp[layer][0]);

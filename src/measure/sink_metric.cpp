@@ -24,7 +24,7 @@ SinkMetric sink_metric(const Model& model, const RunOptions& options, const std:
       for (size_t r = 0; r < a.rows.size(); ++r)
         of_layer[a.rows[r].sequence][a.head] += static_cast<double>(a.row(r)[0]);
     });
-  run_batch(model, options, samples, hooks);
+  run(model, options, samples, hooks);
 
   const double count = static_cast<double>(samples.size() * heads);
   for (const auto& of_layer : sums) {

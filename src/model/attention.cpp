@@ -8,6 +8,8 @@
 #include <exception>
 #include <limits>
 
+#include "arithmetic/layers.h"
+#include "sinkref/definition.h"
 #include "sinkref/forward.h"
 
 namespace sinkref {
@@ -37,12 +39,6 @@ std::vector<Tile> tiles_of(const std::vector<Sequence<T>>& sequences, const std:
     first = end;
   }
   return tiles;
-}
-
-/// Key k is seen by query q if q - window < k <= q.
-Visible visible_to(size_t position, std::optional<size_t> window) {
-  const size_t end = position + 1;
-  return {window && end > *window ? end - *window : 0, end};
 }
 
 /// Buffers of one thread.
@@ -77,20 +73,23 @@ Seen<T> seen_by(const Sequence<T>& sequence, size_t layer, size_t kv_head, size_
 
 }  // namespace
 
-/// The rows' keys and values go to their caches.
+/// z of every tile, then attn_out = W_O z.
 template <class T>
-void Forward<T>::store(size_t layer, std::vector<Sequence<T>>& sequences) const {
-  const ModelConfig& c = model_.config();
-  const size_t h = c.head_dim;
-#pragma omp parallel for schedule(static) if (rows_.size() >= threads_pay_from)
-  for (size_t r = 0; r < rows_.size(); ++r)
-    for (size_t head = 0; head < c.kv_heads; ++head)
-      sequences[rows_[r].sequence].cache.store(layer, head, rows_[r].position,
-                                               k_.row(r) + head * h, v_.row(r) + head * h);
+Matrix<T>& Forward<T>::attend(size_t layer, const Matrix<T>& q,
+                              const std::vector<Sequence<T>>& sequences, Hooks<T>& hooks) {
+  const LayerWeights& w = model_.layer(layer);
+  Matrix<T>& z = sized(of_.z, w.wo.cols);
+  attend_tiles(layer, q, sequences, hooks, z);
+  see(HookPoint::Z, layer, z, hooks);
+  Matrix<T>& attn_out = sized(of_.attn_out, w.wo.rows);
+  linear<T>(kernels_, z, {{w.wo, w.bo, attn_out}});
+  see(HookPoint::AttnOut, layer, attn_out, hooks);
+  return attn_out;
 }
 
 template <class T>
-void Forward<T>::attend(size_t layer, std::vector<Sequence<T>>& sequences, Hooks<T>& hooks) {
+void Forward<T>::attend_tiles(size_t layer, const Matrix<T>& q, const std::vector<Sequence<T>>& sequences,
+                              Hooks<T>& hooks, Matrix<T>& z) {
   const ModelConfig& c = model_.config();
   const size_t h = c.head_dim, group = c.heads / c.kv_heads;
   const T scale = static_cast<T>(1.0 / std::sqrt(static_cast<double>(h)));
@@ -109,8 +108,8 @@ void Forward<T>::attend(size_t layer, std::vector<Sequence<T>>& sequences, Hooks
     b.visible.resize(queries);
     for (size_t g = 0; g < tile.heads; ++g)
       for (size_t r = 0; r < tile.rows; ++r) {
-        std::copy_n(q_.row(tile.first_row + r) + (tile.first_head + g) * h, h, &b.q[(g * tile.rows + r) * h]);
-        b.visible[g * tile.rows + r] = visible_to(rows[r].position, c.sliding_window);
+        std::copy_n(q.row(tile.first_row + r) + (tile.first_head + g) * h, h, &b.q[(g * tile.rows + r) * h]);
+        b.visible[g * tile.rows + r] = definition::visible_to(rows[r].position, c.sliding_window);
       }
     const auto call_hook = [&](Hook hook, size_t g) {
       if (!hooks.wants(hook)) return;
@@ -134,7 +133,7 @@ void Forward<T>::attend(size_t layer, std::vector<Sequence<T>>& sequences, Hooks
     for (size_t g = 0; g < tile.heads; ++g)
       for (size_t r = 0; r < tile.rows; ++r)
         std::copy_n(&b.z[(g * tile.rows + r) * h], h,
-                    z_.row(tile.first_row + r) + (tile.first_head + g) * h);
+                    z.row(tile.first_row + r) + (tile.first_head + g) * h);
   };
 
   const auto run_tile = [&](const Tile& tile) {
@@ -163,9 +162,15 @@ void Forward<T>::attend(size_t layer, std::vector<Sequence<T>>& sequences, Hooks
   for (size_t i = 0; i < tiles.size(); ++i) run_tile(tiles[tiles.size() - 1 - i]);
 }
 
-template void Forward<float>::store(size_t, std::vector<Sequence<float>>&) const;
-template void Forward<double>::store(size_t, std::vector<Sequence<double>>&) const;
-template void Forward<float>::attend(size_t, std::vector<Sequence<float>>&, Hooks<float>&);
-template void Forward<double>::attend(size_t, std::vector<Sequence<double>>&, Hooks<double>&);
+template void Forward<float>::attend_tiles(size_t, const Matrix<float>&,
+                                           const std::vector<Sequence<float>>&, Hooks<float>&,
+                                           Matrix<float>&);
+template void Forward<double>::attend_tiles(size_t, const Matrix<double>&,
+                                            const std::vector<Sequence<double>>&, Hooks<double>&,
+                                            Matrix<double>&);
+template Matrix<float>& Forward<float>::attend(size_t, const Matrix<float>&,
+                                               const std::vector<Sequence<float>>&, Hooks<float>&);
+template Matrix<double>& Forward<double>::attend(size_t, const Matrix<double>&,
+                                                 const std::vector<Sequence<double>>&, Hooks<double>&);
 
 }  // namespace sinkref

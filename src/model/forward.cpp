@@ -1,133 +1,159 @@
-// The forward pass of a LLaMA or Mistral model. Read step() first: it is the model.
+// The fast forward pass: the text of definition.h with the rows of many sequences side by side. Read
+// step() first.
 
 #include "sinkref/forward.h"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
-#include <stdexcept>
 
-#include "sinkref/error.h"
 #include "arithmetic/layers.h"
+#include "sinkref/error.h"
 
 namespace sinkref {
 
 template <class T>
-void Forward<T>::step(std::vector<Sequence<T>>& sequences, const std::vector<Row>& rows,
-                      const std::vector<int>& tokens, Hooks<T>& hooks, Matrix<T>& logits) {
-  rows_ = rows;
-  rope_ = rope_table(rows_, model_.inv_freq());
-  embed(tokens);
-  hook(HookPoint::Embed, 0, resid_, hooks);
-  for (size_t layer = options_.first_block; layer < depth_; ++layer) {
+void Forward<T>::step(std::vector<Sequence<T>>& sequences, const Pass& pass, Hooks<T>& hooks,
+                      Matrix<T>& logits) {
+  rows_ = pass.rows;
+  std::vector<size_t> positions;
+  for (const Row& row : rows_) positions.push_back(row.position);
+  rope_table(positions, model_.inv_freq(), of_.cos, of_.sin);
+  Matrix<T>& resid = embed(pass.tokens);
+  see(HookPoint::Embed, 0, resid, hooks);
+  for (size_t layer = extent_.first_block; layer < end_block(); ++layer) {
     const LayerWeights& w = model_.layer(layer);
-    hook(HookPoint::ResidPre, layer, resid_, hooks);
-    norm(w.ln1, HookPoint::Ln1Scale, HookPoint::Ln1Normalized, layer, hooks);
-    attention(layer, sequences, hooks);
-    if (rows_.empty()) return;
-    add(resid_, out_);
-    hook(HookPoint::ResidMid, layer, resid_, hooks);
-    norm(w.ln2, HookPoint::Ln2Scale, HookPoint::Ln2Normalized, layer, hooks);
-    mlp(layer, hooks);
-    add(resid_, out_);
-    require_finite(resid_, "the residual stream after block " + std::to_string(layer));
-    hook(HookPoint::ResidPost, layer, resid_, hooks);
+    see(HookPoint::ResidPre, layer, resid, hooks);
+    const Matrix<T>& ln1 = norm(resid, w.ln1, HookPoint::Ln1Scale, HookPoint::Ln1Normalized, layer, hooks);
+    Matrix<T>& q = queries(layer, ln1, sequences, hooks);  // their keys and values are in the caches now
+    if (layer + 1 == model_.config().layers && !sees_all_rows(hooks))
+      keep_wanted_rows(sequences, hooks, {&q, &resid});
+    const Matrix<T>& attn_out = attend(layer, q, sequences, hooks);
+    add(resid, attn_out);
+    see(HookPoint::ResidMid, layer, resid, hooks);
+    const Matrix<T>& ln2 = norm(resid, w.ln2, HookPoint::Ln2Scale, HookPoint::Ln2Normalized, layer, hooks);
+    const Matrix<T>& mlp_out = mlp(layer, ln2, hooks);
+    add(resid, mlp_out);
+    require_finite(all_finite(resid), "the residual stream after block " + std::to_string(layer));
+    see(HookPoint::ResidPost, layer, resid, hooks);
   }
-  if (depth_ == model_.config().layers) head(sequences, hooks, logits);
+  if (end_block() == model_.config().layers) head(resid, sequences, hooks, logits);
 }
 
-/// attn_out = Wo · concat over heads of softmax(q kᵀ / √h) v, with q and k rotated by position.
 template <class T>
-void Forward<T>::attention(size_t layer, std::vector<Sequence<T>>& sequences, Hooks<T>& hooks) {
+Matrix<T>& Forward<T>::embed(const std::vector<int>& tokens) {
+  const StoredMatrix& table = model_.embedding();
+  Matrix<T>& resid = sized(of_.resid, table.cols);
+#pragma omp parallel for schedule(static) if (tokens.size() >= threads_pay_from)
+  for (size_t r = 0; r < tokens.size(); ++r) {
+    const std::vector<float> row = widen_row(table, static_cast<size_t>(tokens[r]));
+    std::copy(row.begin(), row.end(), resid.row(r));
+  }
+  return resid;
+}
+
+/// RMSNorm(x) ⊙ weight
+template <class T>
+Matrix<T>& Forward<T>::norm(const Matrix<T>& x, std::span<const float> weight, HookPoint scale_point,
+                            HookPoint normalized_point, size_t layer, Hooks<T>& hooks) {
+  Matrix<T>& scale = sized(of_.scale, 1);
+  rmsnorm_scale(x, model_.config().rms_norm_eps, scale);
+  see(scale_point, layer, scale, hooks);
+  Matrix<T>& normalized = sized(of_.normalized, x.cols);
+  rmsnorm_normalize(x, scale, normalized);
+  see(normalized_point, layer, normalized, hooks);
+  multiply_by_weight(normalized, weight);
+  return normalized;
+}
+
+/// q = RoPE(W_Q x); k = RoPE(W_K x) and v = W_V x go to the caches.
+template <class T>
+Matrix<T>& Forward<T>::queries(size_t layer, const Matrix<T>& x, std::vector<Sequence<T>>& sequences,
+                               Hooks<T>& hooks) {
   const ModelConfig& c = model_.config();
   const LayerWeights& w = model_.layer(layer);
-  linear<T>(kernels_, normed_, {{w.wq, w.bq, sized(q_, w.wq.rows)},
-                                {w.wk, w.bk, sized(k_, w.wk.rows)},
-                                {w.wv, w.bv, sized(v_, w.wv.rows)}});
-  hook(HookPoint::Q, layer, q_, hooks);
-  hook(HookPoint::K, layer, k_, hooks);
-  hook(HookPoint::V, layer, v_, hooks);
-  rope(rope_, c.head_dim, q_);
-  rope(rope_, c.head_dim, k_);
-  hook(HookPoint::RotQ, layer, q_, hooks);
-  hook(HookPoint::RotK, layer, k_, hooks);
-  store(layer, sequences);
-  if (layer + 1 == c.layers && !sees_all_rows(hooks)) keep_chosen_rows(sequences, {&q_, &resid_});
-  if (rows_.empty()) return;
-  sized(z_, w.wo.cols);
-  attend(layer, sequences, hooks);
-  hook(HookPoint::Z, layer, z_, hooks);
-  linear<T>(kernels_, z_, {{w.wo, w.bo, sized(out_, c.hidden_size)}});
-  hook(HookPoint::AttnOut, layer, out_, hooks);
+  const size_t h = c.head_dim;
+  Matrix<T>& q = sized(of_.q, w.wq.rows);
+  Matrix<T>& k = sized(of_.k, w.wk.rows);
+  Matrix<T>& v = sized(of_.v, w.wv.rows);
+  linear<T>(kernels_, x, {{w.wq, w.bq, q}, {w.wk, w.bk, k}, {w.wv, w.bv, v}});
+  see(HookPoint::Q, layer, q, hooks);
+  see(HookPoint::K, layer, k, hooks);
+  see(HookPoint::V, layer, v, hooks);
+  rope(of_.cos, of_.sin, h, q);
+  rope(of_.cos, of_.sin, h, k);
+  see(HookPoint::RotQ, layer, q, hooks);
+  see(HookPoint::RotK, layer, k, hooks);
+#pragma omp parallel for schedule(static) if (rows_.size() >= threads_pay_from)
+  for (size_t r = 0; r < rows_.size(); ++r)
+    for (size_t head = 0; head < c.kv_heads; ++head)
+      sequences[rows_[r].sequence].cache.store(layer, head, rows_[r].position, k.row(r) + head * h,
+                                               v.row(r) + head * h);
+  return q;
 }
 
 /// mlp_out = W_down · (silu(W_gate x) ⊙ W_up x)
 template <class T>
-void Forward<T>::mlp(size_t layer, Hooks<T>& hooks) {
+Matrix<T>& Forward<T>::mlp(size_t layer, const Matrix<T>& x, Hooks<T>& hooks) {
   const LayerWeights& w = model_.layer(layer);
-  linear<T>(kernels_, normed_, {{w.w_gate, w.b_gate, sized(gate_, w.w_gate.rows)},
-                                {w.w_up, w.b_up, sized(up_, w.w_up.rows)}});
-  hook(HookPoint::Pre, layer, gate_, hooks);
-  hook(HookPoint::PreLinear, layer, up_, hooks);
-  Matrix<T>& post = gate_;  // in its place
+  Matrix<T>& gate = sized(of_.gate, w.w_gate.rows);
+  Matrix<T>& up = sized(of_.up, w.w_up.rows);
+  linear<T>(kernels_, x, {{w.w_gate, w.b_gate, gate}, {w.w_up, w.b_up, up}});
+  see(HookPoint::Pre, layer, gate, hooks);
+  see(HookPoint::PreLinear, layer, up, hooks);
+  Matrix<T>& post = gate;  // in its place
 #pragma omp parallel for schedule(static) if (post.rows >= threads_pay_from)
   for (size_t r = 0; r < post.rows; ++r)
-    kernels_.silu_mul(gate_.row(r), up_.row(r), post.cols, post.row(r));
-  hook(HookPoint::Post, layer, post, hooks);
-  linear<T>(kernels_, post, {{w.w_down, w.b_down, sized(out_, resid_.cols)}});
-  hook(HookPoint::MlpOut, layer, out_, hooks);
+    kernels_.silu_mul(gate.row(r), up.row(r), post.cols, post.row(r));
+  see(HookPoint::Post, layer, post, hooks);
+  Matrix<T>& mlp_out = sized(of_.mlp_out, w.w_down.rows);
+  linear<T>(kernels_, post, {{w.w_down, w.b_down, mlp_out}});
+  see(HookPoint::MlpOut, layer, mlp_out, hooks);
+  return mlp_out;
 }
 
+/// logits = W_U · RMSNorm(resid), for the rows whose logits are wanted.
 template <class T>
-void Forward<T>::norm(std::span<const float> weight, HookPoint scale, HookPoint normalized,
-                      size_t layer, Hooks<T>& hooks) {
-  rmsnorm_scale(resid_, model_.config().rms_norm_eps, sized(scale_, 1));
-  hook(scale, layer, scale_, hooks);
-  rmsnorm_normalize(resid_, scale_, sized(normed_, resid_.cols));
-  hook(normalized, layer, normed_, hooks);
-  multiply_by_weight(normed_, weight);
-}
-
-/// logits = W_head · RMSNorm(resid), for the rows that LogitRows asks for.
-template <class T>
-void Forward<T>::head(std::vector<Sequence<T>>& sequences, Hooks<T>& hooks, Matrix<T>& logits) {
-  norm(model_.final_norm(), HookPoint::LnFinalScale, HookPoint::LnFinalNormalized, 0, hooks);
-  if (options_.logits == LogitRows::none) return;
-  keep_chosen_rows(sequences, {&normed_});
-  if (rows_.empty()) return;
-  linear<T>(kernels_, normed_, {{model_.lm_head(), {}, sized(logits_, model_.config().vocab_size)}});
-  require_finite(logits_, "the logits");
-  hook(HookPoint::Logits, 0, logits_, hooks);
-  if (logits.rows == 0) return;
+void Forward<T>::head(Matrix<T>& resid, const std::vector<Sequence<T>>& sequences, Hooks<T>& hooks,
+                      Matrix<T>& logits) {
+  const std::vector<float> weight = model_.final_norm();
+  Matrix<T>& final_norm = norm(resid, weight, HookPoint::LnFinalScale, HookPoint::LnFinalNormalized, 0, hooks);
+  if (extent_.logits == LogitRows::none) return;
+  keep_wanted_rows(sequences, hooks, {&final_norm});
+  Matrix<T>& all = sized(of_.logits, model_.lm_head().rows);
+  linear<T>(kernels_, final_norm, {{model_.lm_head(), {}, all}});
+  require_finite(all_finite(all), "the logits");
+  see(HookPoint::Logits, 0, all, hooks);
+  if (extent_.logits != LogitRows::last) return;
   for (size_t r = 0; r < rows_.size(); ++r)
-    std::copy_n(logits_.row(r), logits_.cols, logits.row(rows_[r].sequence));
+    std::copy_n(all.row(r), all.cols, logits.row(rows_[r].sequence));
 }
 
-/// Whether a hook wants, of the last block or the final norm, rows whose logits nobody asks for.
+template <class T>
+bool Forward<T>::wants_logits(const Row& row, const std::vector<Sequence<T>>& sequences,
+                              const Hooks<T>& hooks) const {
+  const Sequence<T>& sequence = sequences[row.sequence];
+  if (extent_.logits == LogitRows::none) return false;
+  if (hooks.wants({HookPoint::Logits, 0})) return row.position >= sequence.logits_from;
+  return extent_.logits == LogitRows::last &&
+         row.position + 1 == sequence.cache.length + sequence.pending.size();
+}
+
+/// Whether a hook sees, of the last block or the final norm, rows whose logits nobody wants.
 template <class T>
 bool Forward<T>::sees_all_rows(const Hooks<T>& hooks) const {
-  return hooks.depth() == model_.config().layers || hooks.wants({HookPoint::LnFinalScale, 0}) ||
-         hooks.wants({HookPoint::LnFinalNormalized, 0});
+  const size_t layers = model_.config().layers;
+  const std::vector<Hook> all = hooks.hooks();
+  return std::any_of(all.begin(), all.end(), [&](Hook hook) {
+    return hook.point != HookPoint::Logits && blocks_needed(hook, layers) == layers;
+  });
 }
 
-/// Leaves the rows whose logits LogitRows asks for. Of the last block, once its keys and values are
-/// stored, nothing else needs the others.
+/// Leaves the rows whose logits are wanted.
 template <class T>
-void Forward<T>::keep_chosen_rows(const std::vector<Sequence<T>>& sequences,
+void Forward<T>::keep_wanted_rows(const std::vector<Sequence<T>>& sequences, const Hooks<T>& hooks,
                                   std::initializer_list<Matrix<T>*> values) {
-  const auto chosen = [&](const Row& row) {
-    const Sequence<T>& sequence = sequences[row.sequence];
-    switch (options_.logits) {
-      case LogitRows::all: return true;
-      case LogitRows::chosen: return row.position >= sequence.logits_from;
-      case LogitRows::last: return row.position + 1 == sequence.cache.length + sequence.pending.size();
-      case LogitRows::none: return false;
-    }
-    return false;
-  };
   size_t kept = 0;
   for (size_t r = 0; r < rows_.size(); ++r) {
-    if (!chosen(rows_[r])) continue;
+    if (!wants_logits(rows_[r], sequences, hooks)) continue;
     if (r != kept) {
       for (Matrix<T>* matrix : values) std::copy_n(matrix->row(r), matrix->cols, matrix->row(kept));
       rows_[kept] = rows_[r];
@@ -139,28 +165,17 @@ void Forward<T>::keep_chosen_rows(const std::vector<Sequence<T>>& sequences,
 }
 
 template <class T>
-void Forward<T>::embed(const std::vector<int>& tokens) {
-  const StoredMatrix& table = model_.embedding();
-  sized(resid_, table.cols);
-#pragma omp parallel for schedule(static) if (tokens.size() >= threads_pay_from)
-  for (size_t r = 0; r < tokens.size(); ++r) {
-    const std::vector<float> row = widen_row(table, static_cast<size_t>(tokens[r]));
-    std::copy(row.begin(), row.end(), resid_.row(r));
-  }
-}
-
-template <class T>
-void Forward<T>::hook(HookPoint point, size_t layer, Matrix<T>& values, Hooks<T>& hooks) {
+void Forward<T>::see(HookPoint point, size_t layer, Matrix<T>& values, Hooks<T>& hooks) {
   const Hook here{point, layer};
-  if (!hooks.wants(here)) return;
+  if (rows_.empty() || !hooks.wants(here)) return;
   hooks.call({here, rows_, values.cols, values.values.data(), values.cols, 0});
 }
 
 /// What is not finite stays so to the end: it is told where it begins, not after hours.
 template <class T>
-void Forward<T>::require_finite(const Matrix<T>& values, const std::string& what) const {
-  if (all_finite(values)) return;
-  model_.require_finite_weights(depth_);
+void Forward<T>::require_finite(bool finite, const std::string& what) const {
+  if (finite) return;
+  model_.require_finite_weights(end_block());
   refuse(model_.checkpoint().path().string(),
          what + " is not finite, expected it to be as all weights are: " +
              (sizeof(T) == 4 ? "fp32 overflows" : "fp64 overflows"),
@@ -176,18 +191,23 @@ Matrix<T>& Forward<T>::sized(Matrix<T>& buffer, size_t cols) {
 }
 
 template <class T>
-Forward<T>::Forward(const Model& model, RunOptions options)
+size_t Forward<T>::end_block() const {
+  return std::min(extent_.end_block, model_.config().layers);
+}
+
+template <class T>
+Forward<T>::Forward(const Model& model, RunOptions options, Extent extent)
     : model_(model),
       options_(std::move(options)),
-      kernels_(find_kernels<T>(options_.kernel)),
-      depth_(std::min(options_.depth, model.config().layers)) {
+      extent_(extent),
+      kernels_(find_kernels<T>(options_.kernel)) {
   if (options_.chunk == 0) throw InputError("--chunk 0: expected a number of tokens, at least 1");
 }
 
 template <class T>
 Sequence<T> Forward<T>::start(std::vector<int> tokens) const {
   check(tokens);
-  return {KvCache<T>(model_.config(), depth_, tokens.size()), std::move(tokens), 0};
+  return {KvCache<T>(model_.config(), end_block(), tokens.size()), std::move(tokens), 0};
 }
 
 template <class T>
@@ -208,28 +228,6 @@ void Forward<T>::check(const std::vector<int>& tokens, size_t before) const {
              "sinkref tokenize shows the ids of a text");
 }
 
-namespace {
-
-template <class T>
-Sequence<T>& first_of_line(Sequence<T>& sequence) {
-  Sequence<T>* first = &sequence;
-  while (first->parent != nullptr) first = first->parent;
-  return *first;
-}
-
-/// Whether what comes before s is run by the end of a step of ran[i] tokens of each sequence.
-template <class T>
-bool parent_is_done(const std::vector<Sequence<T>>& sequences, const std::vector<size_t>& ran,
-                    const Sequence<T>& s) {
-  if (s.parent == nullptr || s.parent->pending.empty()) return true;
-  const std::ptrdiff_t index = s.parent - sequences.data();
-  if (index < 0 || index >= &s - sequences.data())
-    throw std::logic_error("a sequence's parent is neither complete nor before it in the batch");
-  return s.parent->pending.size() == ran[static_cast<size_t>(index)];
-}
-
-}  // namespace
-
 template <class T>
 Matrix<T> Forward<T>::run(std::vector<Sequence<T>>& sequences, Hooks<T>& hooks, bool prompt) {
   if (sequences.empty()) throw InputError("no prompt was given; expected at least one sequence");
@@ -244,63 +242,45 @@ Matrix<T> Forward<T>::run(std::vector<Sequence<T>>& sequences, Hooks<T>& hooks, 
     if (needed > s.cache.capacity()) s.cache.reserve(std::max(needed, s.cache.capacity() * 3 / 2));
     all += s.pending.size();
   }
-  const bool has_logits =
-      depth_ == model_.config().layers &&
-      (options_.logits == LogitRows::all || options_.logits == LogitRows::last);
-  Matrix<T> logits(has_logits ? sequences.size() : 0, model_.config().vocab_size);
+  const bool returns = end_block() == model_.config().layers && extent_.logits == LogitRows::last;
+  Matrix<T> logits(returns ? sequences.size() : 0, model_.config().vocab_size);
+  const bool by_definition = options_.kernel == "spec";
   while (done < all) {
-    std::vector<Row> rows;
-    std::vector<int> tokens;
-    std::vector<size_t> ran(sequences.size(), 0);
-    for (size_t i = 0; i < sequences.size(); ++i) {
-      Sequence<T>& s = sequences[i];
-      if (!parent_is_done(sequences, ran, s)) continue;
-      ran[i] = std::min(options_.chunk, s.pending.size());
-      KeptValues* kept = &first_of_line(s).cache.kept;
-      for (size_t t = 0; t < ran[i]; ++t) {
-        rows.push_back({i, s.cache.length + t, prompt, kept});
-        tokens.push_back(s.pending[t]);
-      }
-    }
-    step(sequences, rows, tokens, hooks, logits);
-    for (size_t i = 0; i < sequences.size(); ++i) {
-      std::vector<int>& pending = sequences[i].pending;
-      sequences[i].cache.length += ran[i];
-      pending.erase(pending.begin(), pending.begin() + static_cast<std::ptrdiff_t>(ran[i]));
-    }
-    done += tokens.size();
+    const Pass next = next_pass(sequences, options_.chunk, prompt);
+    by_definition ? step_by_definition(sequences, next, hooks, logits)
+                  : step(sequences, next, hooks, logits);
+    finish_pass(sequences, next);
+    done += next.tokens.size();
     if (options_.progress) options_.progress(done, all);
   }
   return logits;
 }
 
 template <class T>
-std::vector<int> generate(Forward<T>& forward, Sequence<T> sequence, size_t count, Hooks<T>& hooks,
-                          const std::function<void(int)>& each) {
-  const std::vector<int>& eos = forward.model().config().eos_ids;
-  // All at once: growing would hold the old and the new cache for a moment.
-  const size_t positions = sequence.cache.length + sequence.pending.size() + count - 1;
-  sequence.cache.reserve(std::min(positions, forward.model().config().max_positions));
-  std::vector<Sequence<T>> batch;
-  batch.push_back(std::move(sequence));
-  std::vector<int> generated;
-  bool prompt = true;
-  while (generated.size() < count) {
-    const Matrix<T> logits = forward.run(batch, hooks, prompt);
-    const int token = static_cast<int>(argmax<T>({logits.row(0), logits.cols}));
-    if (std::find(eos.begin(), eos.end(), token) != eos.end()) break;
-    generated.push_back(token);
-    if (each) each(token);
-    batch[0].pending = {token};
-    prompt = false;
-  }
-  return generated;
+Extent extent_of(const Hooks<T>& hooks, const ModelConfig& config) {
+  Extent extent{0, 0, hooks.wants({HookPoint::Logits, 0}) ? LogitRows::hooked : LogitRows::none};
+  for (const Hook hook : hooks.hooks())
+    extent.end_block = std::max(extent.end_block, blocks_needed(hook, config.layers));
+  return extent;
 }
 
-#define SINKREF_FORWARD(T)                                                              \
-  template class Forward<T>;                                                            \
-  template std::vector<int> generate<T>(Forward<T>&, Sequence<T>, size_t, Hooks<T>&,    \
-                                        const std::function<void(int)>&);
+template <class T>
+void run(const Model& model, const RunOptions& options, const std::vector<std::vector<int>>& batch,
+         Hooks<T>& hooks, size_t first_block) {
+  Extent extent = extent_of(hooks, model.config());
+  extent.first_block = first_block;
+  Forward<T> forward(model, options, extent);
+  std::vector<Sequence<T>> sequences;
+  for (const std::vector<int>& tokens : batch) sequences.push_back(forward.start(tokens));
+  forward.run(sequences, hooks);
+  hooks.require_all_called();
+}
+
+#define SINKREF_FORWARD(T)                                                                      \
+  template class Forward<T>;                                                                    \
+  template Extent extent_of<T>(const Hooks<T>&, const ModelConfig&);                            \
+  template void run<T>(const Model&, const RunOptions&, const std::vector<std::vector<int>>&,   \
+                       Hooks<T>&, size_t);
 SINKREF_FORWARD(float)
 SINKREF_FORWARD(double)
 #undef SINKREF_FORWARD

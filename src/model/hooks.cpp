@@ -10,39 +10,74 @@ namespace sinkref {
 
 namespace {
 
-struct PointName {
-  HookPoint point;
-  const char* name;
-  bool in_block;
-  const char* meaning;
-};
+using Config = ModelConfig;
+using Shape = std::vector<size_t>;
 
-constexpr PointName points[] = {
-    {HookPoint::Embed, "hook_embed", false, "the embedding"},
-    {HookPoint::ResidPre, "hook_resid_pre", true, "residual stream before attention"},
-    {HookPoint::Ln1Scale, "ln1.hook_scale", true, "sqrt(mean(x^2) + eps)"},
-    {HookPoint::Ln1Normalized, "ln1.hook_normalized", true, "x / scale, before the weight"},
-    {HookPoint::Q, "attn.hook_q", true, "before RoPE"},
-    {HookPoint::K, "attn.hook_k", true, "before RoPE"},
-    {HookPoint::V, "attn.hook_v", true, "values"},
-    {HookPoint::RotQ, "attn.hook_rot_q", true, "after RoPE"},
-    {HookPoint::RotK, "attn.hook_rot_k", true, "after RoPE"},
-    {HookPoint::AttnScores, "attn.hook_attn_scores", true, "scaled and masked"},
-    {HookPoint::Pattern, "attn.hook_pattern", true, "after softmax"},
-    {HookPoint::Z, "attn.hook_z", true, "pattern times v"},
-    {HookPoint::AttnOut, "hook_attn_out", true, "what attention adds"},
-    {HookPoint::ResidMid, "hook_resid_mid", true, "residual stream before the MLP"},
-    {HookPoint::Ln2Scale, "ln2.hook_scale", true, "as ln1"},
-    {HookPoint::Ln2Normalized, "ln2.hook_normalized", true, "as ln1"},
-    {HookPoint::Pre, "mlp.hook_pre", true, "gate"},
-    {HookPoint::PreLinear, "mlp.hook_pre_linear", true, "up"},
-    {HookPoint::Post, "mlp.hook_post", true, "silu(gate) * up: the neurons"},
-    {HookPoint::MlpOut, "hook_mlp_out", true, "what the MLP adds"},
-    {HookPoint::ResidPost, "hook_resid_post", true, "residual stream after the block"},
-    {HookPoint::LnFinalScale, "ln_final.hook_scale", false, "as ln1"},
-    {HookPoint::LnFinalNormalized, "ln_final.hook_normalized", false, "as ln1"},
-    {HookPoint::Logits, "logits", false, "of every position"},
+Shape one(const Config&) { return {1}; }
+Shape d(const Config& c) { return {c.hidden_size}; }
+Shape query(const Config& c) { return {c.heads, c.head_dim}; }
+Shape key(const Config& c) { return {c.kv_heads, c.head_dim}; }
+Shape heads(const Config& c) { return {c.heads}; }
+Shape mlp(const Config& c) { return {c.intermediate_size}; }
+Shape vocabulary(const Config& c) { return {c.vocab_size}; }
+
+using enum HookPoint;
+using enum HookPlace;
+using enum HookKind;
+
+// clang-format off
+/// Every point in the order in which it is computed.
+constexpr HookInfo points[] = {
+    {Embed, "hook_embed", before_blocks, stream, d,
+     "the embedding", "row `token` of the embedding table"},
+    {ResidPre, "hook_resid_pre", in_block, copy, d,
+     "residual stream before attention", "the residual stream as the block before left it"},
+    {Ln1Scale, "ln1.hook_scale", in_block, norm_scale, one,
+     "sqrt(mean(x^2) + eps)", "sqrt(mean(resid_pre^2) + eps)"},
+    {Ln1Normalized, "ln1.hook_normalized", in_block, normalized, d,
+     "x / scale, before the weight", "resid_pre / ln1.scale, without the norm's weight"},
+    {Q, "attn.hook_q", in_block, product, query,
+     "before RoPE", "W_q (ln1.weight * ln1.normalized) + b_q"},
+    {K, "attn.hook_k", in_block, product, key,
+     "before RoPE", "W_k (ln1.weight * ln1.normalized) + b_k"},
+    {V, "attn.hook_v", in_block, product, key,
+     "values", "W_v (ln1.weight * ln1.normalized) + b_v"},
+    {RotQ, "attn.hook_rot_q", in_block, rotated, query,
+     "after RoPE", "q, x[i] and x[i + head_dim/2] turned by position * inv_freq[i]"},
+    {RotK, "attn.hook_rot_k", in_block, rotated, key,
+     "after RoPE", "k, x[i] and x[i + head_dim/2] turned by position * inv_freq[i]"},
+    {AttnScores, "attn.hook_attn_scores", in_block, scores, heads,
+     "scaled and masked", "rot_q . rot_k / sqrt(head_dim), -inf where masked"},
+    {Pattern, "attn.hook_pattern", in_block, pattern, heads,
+     "after softmax", "softmax of the scores over the keys"},
+    {Z, "attn.hook_z", in_block, attended, query,
+     "pattern times v", "sum over the keys of pattern * v"},
+    {AttnOut, "hook_attn_out", in_block, product, d,
+     "what attention adds", "W_o z + b_o"},
+    {ResidMid, "hook_resid_mid", in_block, stream, d,
+     "residual stream before the MLP", "resid_pre + attn_out"},
+    {Ln2Scale, "ln2.hook_scale", in_block, norm_scale, one,
+     "as ln1", "sqrt(mean(resid_mid^2) + eps)"},
+    {Ln2Normalized, "ln2.hook_normalized", in_block, normalized, d,
+     "as ln1", "resid_mid / ln2.scale, without the norm's weight"},
+    {Pre, "mlp.hook_pre", in_block, product, mlp,
+     "gate", "W_gate (ln2.weight * ln2.normalized)"},
+    {PreLinear, "mlp.hook_pre_linear", in_block, product, mlp,
+     "up", "W_up (ln2.weight * ln2.normalized)"},
+    {Post, "mlp.hook_post", in_block, neurons, mlp,
+     "silu(gate) * up: the neurons", "silu(pre) * pre_linear"},
+    {MlpOut, "hook_mlp_out", in_block, product, d,
+     "what the MLP adds", "W_down post"},
+    {ResidPost, "hook_resid_post", in_block, stream, d,
+     "residual stream after the block", "resid_mid + mlp_out"},
+    {LnFinalScale, "ln_final.hook_scale", after_blocks, norm_scale, one,
+     "as ln1", "sqrt(mean(resid_post^2) + eps) of the last block"},
+    {LnFinalNormalized, "ln_final.hook_normalized", after_blocks, normalized, d,
+     "as ln1", "resid_post of the last block / ln_final.scale"},
+    {Logits, "logits", after_blocks, product, vocabulary,
+     "of every position", "W_out (ln_final.weight * ln_final.normalized)"},
 };
+// clang-format on
 
 size_t edit_distance(std::string_view a, std::string_view b) {
   std::vector<size_t> row(b.size() + 1);
@@ -70,23 +105,56 @@ std::vector<std::string> split_globs(const std::string& globs) {
 
 }  // namespace
 
+const HookInfo& hook_info(HookPoint point) { return points[static_cast<size_t>(point)]; }
+
 std::string hook_name(Hook hook) {
-  const PointName& p = points[static_cast<size_t>(hook.point)];
-  return p.in_block ? "blocks." + std::to_string(hook.layer) + "." + p.name : p.name;
+  const std::string name = hook_info(hook.point).name;
+  return is_in_block(hook.point) ? "blocks." + std::to_string(hook.layer) + "." + name : name;
 }
 
-std::string hook_meaning(HookPoint point) {
-  return points[static_cast<size_t>(point)].meaning;
+std::string hook_meaning(HookPoint point) { return hook_info(point).meaning; }
+
+std::vector<size_t> hook_shape(HookPoint point, const ModelConfig& config) {
+  return hook_info(point).shape(config);
+}
+
+bool is_attention(HookPoint point) {
+  return hook_info(point).kind == scores || hook_info(point).kind == pattern;
 }
 
 std::vector<Hook> all_hooks(size_t layers) {
-  std::vector<Hook> hooks = {{HookPoint::Embed, 0}};
-  for (size_t layer = 0; layer < layers; ++layer)
-    for (const PointName& p : points)
-      if (p.in_block) hooks.push_back({p.point, layer});
-  for (HookPoint last : {HookPoint::LnFinalScale, HookPoint::LnFinalNormalized, HookPoint::Logits})
-    hooks.push_back({last, 0});
+  std::vector<Hook> hooks;
+  const auto add = [&](HookPlace place, size_t layer) {
+    for (const HookInfo& info : points)
+      if (info.place == place) hooks.push_back({info.point, layer});
+  };
+  add(before_blocks, 0);
+  for (size_t layer = 0; layer < layers; ++layer) add(in_block, layer);
+  add(after_blocks, 0);
   return hooks;
+}
+
+size_t hook_index(Hook hook, size_t layers) {
+  const auto count = [](HookPlace place) {
+    return static_cast<size_t>(std::count_if(std::begin(points), std::end(points),
+                                             [&](const HookInfo& info) { return info.place == place; }));
+  };
+  const size_t in_blocks = count(in_block), point = static_cast<size_t>(hook.point);
+  switch (hook_info(hook.point).place) {
+    case before_blocks: return point;
+    case in_block: return point + hook.layer * in_blocks;
+    case after_blocks: break;
+  }
+  return point + (layers - 1) * in_blocks;
+}
+
+size_t blocks_needed(Hook hook, size_t layers) {
+  switch (hook_info(hook.point).place) {
+    case before_blocks: return 0;
+    case in_block: return hook.layer + 1;
+    case after_blocks: break;
+  }
+  return layers;
 }
 
 bool glob_matches(std::string_view glob, std::string_view name) {
@@ -130,38 +198,6 @@ std::vector<Hook> select_hooks(const std::string& globs, size_t layers) {
   return chosen;
 }
 
-std::vector<size_t> hook_shape(HookPoint point, const ModelConfig& config) {
-  switch (point) {
-    case HookPoint::Ln1Scale:
-    case HookPoint::Ln2Scale:
-    case HookPoint::LnFinalScale:
-      return {1};
-    case HookPoint::Q:
-    case HookPoint::RotQ:
-    case HookPoint::Z:
-      return {config.heads, config.head_dim};
-    case HookPoint::K:
-    case HookPoint::V:
-    case HookPoint::RotK:
-      return {config.kv_heads, config.head_dim};
-    case HookPoint::AttnScores:
-    case HookPoint::Pattern:
-      return {config.heads};
-    case HookPoint::Pre:
-    case HookPoint::PreLinear:
-    case HookPoint::Post:
-      return {config.intermediate_size};
-    case HookPoint::Logits:
-      return {config.vocab_size};
-    default:
-      return {config.hidden_size};
-  }
-}
-
-bool is_attention(HookPoint point) {
-  return point == HookPoint::AttnScores || point == HookPoint::Pattern;
-}
-
 template <class T>
 void Hooks<T>::add_for(size_t sequence, const Hooks& others) {
   for (const Entry& other : others.entries_)
@@ -194,12 +230,10 @@ void Hooks<T>::call(const Activation<T>& activation) {
 }
 
 template <class T>
-size_t Hooks<T>::depth() const {
-  size_t depth = 0;
-  for (const Entry& entry : entries_)
-    if (points[static_cast<size_t>(entry.hook.point)].in_block)
-      depth = std::max(depth, entry.hook.layer + 1);
-  return depth;
+std::vector<Hook> Hooks<T>::hooks() const {
+  std::vector<Hook> all;
+  for (const Entry& entry : entries_) all.push_back(entry.hook);
+  return all;
 }
 
 template <class T>

@@ -1,8 +1,8 @@
-// The key/value cache, and sequences that continue another one's.
+// The key/value cache.
+
+#include "sinkref/kv_cache.h"
 
 #include <algorithm>
-
-#include "sinkref/forward.h"
 
 namespace sinkref {
 
@@ -78,22 +78,7 @@ void KvCache<T>::take(const KvCache& other, size_t end) {
                   values_.data() + i * stored_ * cache_padded(head_dim_), panel_);
 }
 
-template <class T>
-Sequence<T> whole(const Sequence<T>& sequence) {
-  size_t end = sequence.cache.length;
-  Sequence<T> one{sequence.cache.after(0, end), {}};
-  one.cache.length = end;
-  for (const Sequence<T>* s = &sequence; s != nullptr; s = s->parent) {
-    one.cache.take(s->cache, end);
-    one.cache.kept = s->cache.kept;
-    end = s->cache.begin();
-  }
-  return one;
-}
-
 template class KvCache<float>;
 template class KvCache<double>;
-template Sequence<float> whole<float>(const Sequence<float>&);
-template Sequence<double> whole<double>(const Sequence<double>&);
 
 }  // namespace sinkref

@@ -7,6 +7,7 @@
 #include <span>
 
 #include "base/sha256.h"
+#include "model/tensors.h"
 #include "sinkref/error.h"
 
 namespace sinkref {
@@ -58,10 +59,6 @@ std::string values_sha256(const Checkpoint& checkpoint, const Model::Needed& ten
 
 constexpr const char* embedding_name = "model.embed_tokens.weight";
 
-std::string block_name(size_t layer) {
-  return "model.layers." + std::to_string(layer) + ".";
-}
-
 }  // namespace
 
 Model Model::open(const std::filesystem::path& path) {
@@ -86,55 +83,22 @@ std::vector<float> Model::final_norm() const {
 }
 
 std::vector<Model::Needed> Model::needed_tensors() const {
-  const ModelConfig& c = config_;
-  const uint64_t d = c.hidden_size, m = c.intermediate_size;
-  const uint64_t q = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
-  std::vector<Needed> all = {{embedding_name, {c.vocab_size, d}, 0}};
-  for (size_t layer = 0; layer < c.layers; ++layer) {
-    const auto add = [&](const std::string& name, std::vector<uint64_t> shape) {
-      all.push_back({block_name(layer) + name, std::move(shape), layer});
-    };
-    const auto add_linear = [&](const std::string& name, uint64_t rows, uint64_t cols, bool bias) {
-      add(name + ".weight", {rows, cols});
-      if (bias) add(name + ".bias", {rows});
-    };
-    add("input_layernorm.weight", {d});
-    add_linear("self_attn.q_proj", q, d, c.attention_bias);
-    add_linear("self_attn.k_proj", kv, d, c.attention_bias);
-    add_linear("self_attn.v_proj", kv, d, c.attention_bias);
-    add_linear("self_attn.o_proj", d, q, c.attention_bias);
-    add("post_attention_layernorm.weight", {d});
-    add_linear("mlp.gate_proj", m, d, c.mlp_bias);
-    add_linear("mlp.up_proj", m, d, c.mlp_bias);
-    add_linear("mlp.down_proj", d, m, c.mlp_bias);
-  }
-  all.push_back({"model.norm.weight", {d}, c.layers});
-  if (!c.tied_output) all.push_back({"lm_head.weight", {c.vocab_size, d}, c.layers});
-  return all;
+  return sinkref::needed_tensors(config_);
 }
 
 const LayerWeights& Model::layer(size_t index) const {
   std::unique_ptr<LayerWeights>& cached = layers_.at(index);
   if (cached) return *cached;
-  const ModelConfig& c = config_;
-  const uint64_t d = c.hidden_size, m = c.intermediate_size;
-  const uint64_t q = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
   auto weights = std::make_unique<LayerWeights>();
-  const std::string block = block_name(index);
-  const auto linear = [&](const std::string& name, uint64_t rows, uint64_t cols, bool has_bias,
-                          StoredMatrix& matrix, std::vector<float>& bias) {
-    matrix = checkpoint_.matrix(block + name + ".weight", {rows, cols});
-    if (has_bias) bias = checkpoint_.vector(block + name + ".bias", rows);
-  };
-  weights->ln1 = checkpoint_.vector(block + "input_layernorm.weight", d);
-  weights->ln2 = checkpoint_.vector(block + "post_attention_layernorm.weight", d);
-  linear("self_attn.q_proj", q, d, c.attention_bias, weights->wq, weights->bq);
-  linear("self_attn.k_proj", kv, d, c.attention_bias, weights->wk, weights->bk);
-  linear("self_attn.v_proj", kv, d, c.attention_bias, weights->wv, weights->bv);
-  linear("self_attn.o_proj", d, q, c.attention_bias, weights->wo, weights->bo);
-  linear("mlp.gate_proj", m, d, c.mlp_bias, weights->w_gate, weights->b_gate);
-  linear("mlp.up_proj", m, d, c.mlp_bias, weights->w_up, weights->b_up);
-  linear("mlp.down_proj", d, m, c.mlp_bias, weights->w_down, weights->b_down);
+  for (const TensorInfo& tensor : tensor_table()) {
+    if (!tensor.in_block || !tensor.is_there(config_)) continue;
+    const std::vector<uint64_t> shape = tensor.shape(config_);
+    const std::string name = tensor_name(tensor, index);
+    if (tensor.matrix != nullptr) (*weights).*tensor.matrix = checkpoint_.matrix(name, shape);
+    else (*weights).*tensor.vector = checkpoint_.vector(name, shape[0]);
+    if (tensor.has_bias(config_))
+      (*weights).*tensor.vector = checkpoint_.vector(tensor_name(tensor, index, "bias"), shape[0]);
+  }
   if (edit_) edit_(index, *weights);
   cached = std::move(weights);
   return *cached;

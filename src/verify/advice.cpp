@@ -42,7 +42,7 @@ const std::map<std::string, std::string> remedies = {
 /// Hooks of the model between the supplied one before `first` and `first` itself.
 size_t steps_between(const Candidate& candidate, Hook first, size_t layers, std::string& last_supplied) {
   const std::vector<Hook> all = all_hooks(layers);
-  const size_t index = causal_index(first, layers);
+  const size_t index = hook_index(first, layers);
   size_t before = index;
   while (before > 0 && !candidate.has(all[before - 1])) --before;
   if (before > 0) last_supplied = hook_name(all[before - 1]);
@@ -50,36 +50,6 @@ size_t steps_between(const Candidate& candidate, Hook first, size_t layers, std:
 }
 
 }  // namespace
-
-std::string step_formula(HookPoint point) {
-  switch (point) {
-    case HookPoint::Embed: return "row `token` of the embedding table";
-    case HookPoint::ResidPre: return "the residual stream as the block before left it";
-    case HookPoint::Ln1Scale: return "sqrt(mean(resid_pre^2) + eps)";
-    case HookPoint::Ln1Normalized: return "resid_pre / ln1.scale, without the norm's weight";
-    case HookPoint::Q: return "W_q (ln1.weight * ln1.normalized) + b_q";
-    case HookPoint::K: return "W_k (ln1.weight * ln1.normalized) + b_k";
-    case HookPoint::V: return "W_v (ln1.weight * ln1.normalized) + b_v";
-    case HookPoint::RotQ: return "q, x[i] and x[i + head_dim/2] turned by position * inv_freq[i]";
-    case HookPoint::RotK: return "k, x[i] and x[i + head_dim/2] turned by position * inv_freq[i]";
-    case HookPoint::AttnScores: return "rot_q . rot_k / sqrt(head_dim), -inf where masked";
-    case HookPoint::Pattern: return "softmax of the scores over the keys";
-    case HookPoint::Z: return "sum over the keys of pattern * v";
-    case HookPoint::AttnOut: return "W_o z + b_o";
-    case HookPoint::ResidMid: return "resid_pre + attn_out";
-    case HookPoint::Ln2Scale: return "sqrt(mean(resid_mid^2) + eps)";
-    case HookPoint::Ln2Normalized: return "resid_mid / ln2.scale, without the norm's weight";
-    case HookPoint::Pre: return "W_gate (ln2.weight * ln2.normalized)";
-    case HookPoint::PreLinear: return "W_up (ln2.weight * ln2.normalized)";
-    case HookPoint::Post: return "silu(pre) * pre_linear";
-    case HookPoint::MlpOut: return "W_down post";
-    case HookPoint::ResidPost: return "resid_mid + mlp_out";
-    case HookPoint::LnFinalScale: return "sqrt(mean(resid_post^2) + eps) of the last block";
-    case HookPoint::LnFinalNormalized: return "resid_post of the last block / ln_final.scale";
-    case HookPoint::Logits: return "W_out (ln_final.weight * ln_final.normalized)";
-  }
-  return "";
-}
 
 std::string next_step(const Model& model, const Candidate& candidate, const VerifyResult& result) {
   if (!result.diagnosis.empty()) {
@@ -89,8 +59,8 @@ std::string next_step(const Model& model, const Candidate& candidate, const Veri
   const Hook first = result.tensors[*result.first].hook;
   std::string last;
   const size_t hidden = steps_between(candidate, first, model.config().layers, last);
-  if (hidden == 0) return "its input agrees: look at this step alone, " + step_formula(first.point);
-  const std::string block = first.point > HookPoint::ResidPost ? "ln_final.*"
+  if (hidden == 0) return std::string("its input agrees: look at this step alone, ") + hook_info(first.point).formula;
+  const std::string block = is_after_blocks(first.point) ? "ln_final.*"
                             : "blocks." + std::to_string(first.layer) + ".*";
   return std::to_string(hidden) + " steps between " + (last.empty() ? "the tokens" : last) + " and " +
          hook_name(first) + " are not in the trace; capture " + block + " to see which it is";

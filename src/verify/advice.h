@@ -7,9 +7,6 @@
 
 namespace sinkref {
 
-/// What the step to a hook computes, as a formula of the hooks before it.
-std::string step_formula(HookPoint point);
-
 /// What the reader does next: the remedy of the fault that was named, or what to capture so that the
 /// next run says more. Needs result.first.
 std::string next_step(const Model& model, const Candidate& candidate, const VerifyResult& result);

@@ -11,9 +11,6 @@ namespace sinkref {
 
 namespace {
 
-constexpr size_t block_points =
-    static_cast<size_t>(HookPoint::ResidPost) - static_cast<size_t>(HookPoint::ResidPre) + 1;
-
 /// Beside the hooks, what a trace may hold.
 bool is_known_extra(const std::string& name) {
   return name == "tokens" || name == "lengths" || name == "rope.inv_freq";
@@ -26,14 +23,6 @@ bool is_readable(const StoredTensor& t) {
 }
 
 }  // namespace
-
-size_t causal_index(Hook hook, size_t layers) {
-  const size_t point = static_cast<size_t>(hook.point);
-  if (hook.point == HookPoint::Embed) return 0;
-  if (point <= static_cast<size_t>(HookPoint::ResidPost))
-    return 1 + hook.layer * block_points + point - static_cast<size_t>(HookPoint::ResidPre);
-  return 1 + layers * block_points + point - static_cast<size_t>(HookPoint::LnFinalScale);
-}
 
 Candidate::Candidate(const TraceFile& file, const ModelConfig& config, const std::string& require,
                      const std::optional<std::vector<int>>& tokens)
@@ -114,7 +103,7 @@ void Candidate::find_tensors() {
                           (tensor.unsupported_dtype.empty() ? dtype_info(tensor.dtype).name
                                                             : tensor.unsupported_dtype));
     else
-      slots_[causal_index(found->second, config_.layers)] = &tensor;
+      slots_[hook_index(found->second, config_.layers)] = &tensor;
   }
   for (Hook hook : all)
     if (has(hook)) hooks_.push_back(hook);
@@ -133,18 +122,16 @@ void Candidate::find_holes(const std::string& require) {
                             quoted(globs));
     return;
   }
-  for (size_t point = static_cast<size_t>(HookPoint::ResidPre);
-       point <= static_cast<size_t>(HookPoint::ResidPost); ++point) {
-    const auto there = [&](size_t layer) {
-      return file_.has(hook_name({static_cast<HookPoint>(point), layer}));
-    };
+  for (const Hook of_block : all_hooks(1)) {
+    if (!is_in_block(of_block.point)) continue;
+    const auto there = [&](size_t layer) { return file_.has(hook_name({of_block.point, layer})); };
     size_t first = 0, last = config_.layers;
     while (first < config_.layers && !there(first)) ++first;
     while (last > first && !there(last - 1)) --last;
     for (size_t layer = first; layer < last; ++layer)
       if (!there(layer))
         problems_.push_back(
-            "missing tensor " + quoted(hook_name({static_cast<HookPoint>(point), layer})) +
+            "missing tensor " + quoted(hook_name({of_block.point, layer})) +
             ": other layers have it; if that is meant, say with --require what must be there");
   }
 }

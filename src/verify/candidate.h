@@ -11,9 +11,6 @@
 
 namespace sinkref {
 
-/// Number of a hook in causal order: the index into all_hooks().
-size_t causal_index(Hook hook, size_t layers);
-
 /// Another implementation's trace, checked against the shapes of a model.
 class Candidate {
  public:
@@ -39,7 +36,7 @@ class Candidate {
 
  private:
   const StoredTensor* slot(Hook hook) const {
-    return slots_[causal_index(hook, config_.layers)];
+    return slots_[hook_index(hook, config_.layers)];
   }
   void read_tokens(const std::optional<std::vector<int>>& tokens);
   void find_tensors();

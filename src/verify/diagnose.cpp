@@ -24,9 +24,7 @@ struct Suspect {
 
 /// The block whose input they supply, nearest before the hook.
 size_t block_with_input(const Candidate& candidate, Hook hook, size_t layers) {
-  size_t block = hook.point == HookPoint::Embed ? 0
-                 : hook.point > HookPoint::ResidPost ? layers - 1
-                                                     : hook.layer;
+  size_t block = std::max<size_t>(blocks_needed(hook, layers), 1) - 1;
   while (block > 0 && !candidate.has({HookPoint::ResidPre, block}) &&
          !candidate.has({HookPoint::ResidPost, block - 1}))
     --block;
@@ -39,8 +37,8 @@ bool explains_all(const Model& model, const Candidate& candidate, const VerifyOp
                   Hook first) {
   const size_t layers = model.config().layers;
   const Hook last = candidate.hooks().back();
-  const bool with_head = last.point > HookPoint::ResidPost;
-  const size_t end = with_head ? layers : last.point == HookPoint::Embed ? 0 : last.layer + 1;
+  const bool with_head = is_after_blocks(last.point);
+  const size_t end = blocks_needed(last, layers);
   for (size_t s = 0; s < candidate.tokens().size(); ++s)
     if (!(explain(model, candidate, options, budget, hypothesis, {0, end, only}, with_head, s,
                   SIZE_MAX, first)
@@ -55,10 +53,10 @@ std::vector<Suspect> suspects(const Model& model, const Candidate& candidate,
   const Hook first = tensor.hook;
   const TokenDifference& token = *tensor.first_over();
   const size_t layers = model.config().layers;
-  const bool with_head = first.point > HookPoint::ResidPost;
+  const bool with_head = is_after_blocks(first.point);
   Place place;
   place.first_block = block_with_input(candidate, first, layers);
-  place.end_block = with_head ? layers : first.point == HookPoint::Embed ? 1 : first.layer + 1;
+  place.end_block = std::max<size_t>(blocks_needed(first, layers), 1);
   const bool one_block = !with_head && place.end_block == place.first_block + 1;
   const auto tried = [&](const Hypothesis& h) {
     return explain(model, candidate, options, result.budget, h, place, with_head, token.sequence,
@@ -220,7 +218,7 @@ void diagnose(const Model& model, const Candidate& candidate, const VerifyOption
       return explains_all(model, candidate, options, result.budget, s.hypothesis, only, tensor.hook);
     };
     s.whole = all(std::nullopt);
-    if (s.whole || s.hypothesis.config || tensor.hook.point > HookPoint::ResidPost) continue;
+    if (s.whole || s.hypothesis.config || is_after_blocks(tensor.hook.point)) continue;
     s.place.only = tensor.hook.layer;
     s.whole = all(tensor.hook.layer);
     if (!s.whole) s.place.only.reset();

@@ -24,11 +24,9 @@ class Comparison {
 
   void attach(Hooks<double>& hooks, const Place& place, bool with_head) {
     for (Hook hook : candidate_.hooks()) {
-      const bool in_block =
-          hook.point >= HookPoint::ResidPre && hook.point <= HookPoint::ResidPost;
-      if (in_block && (hook.layer < place.first_block || hook.layer >= place.end_block)) continue;
+      if (is_in_block(hook.point) && (hook.layer < place.first_block || hook.layer >= place.end_block)) continue;
       if (hook.point == HookPoint::Embed && place.first_block > 0) continue;
-      if (hook.point > HookPoint::ResidPost && !with_head) continue;
+      if (is_after_blocks(hook.point) && !with_head) continue;
       const Budget::Entry* entry = budget_.find(hook_name(hook));
       hooks.add(hook, [this, entry](const Activation<double>& a) { compare(a, *entry); });
     }
@@ -44,7 +42,7 @@ class Comparison {
     };
     for (const auto& [index, ratios] : ratios_) {
       e.anywhere = std::max(e.anywhere, of(ratios));
-      if (index != causal_index(first, model_.config().layers)) continue;
+      if (index != hook_index(first, model_.config().layers)) continue;
       e.at_first = of(ratios);
       const auto bad = std::count_if(ratios.begin(), ratios.end(), [](double r) { return !(r <= 1); });
       e.over = static_cast<double>(bad) / static_cast<double>(ratios.size());
@@ -54,7 +52,7 @@ class Comparison {
 
  private:
   void compare(const Activation<double>& a, const Budget::Entry& entry) {
-    std::vector<double>& ratios = ratios_[causal_index(a.hook, model_.config().layers)];
+    std::vector<double>& ratios = ratios_[hook_index(a.hook, model_.config().layers)];
     std::vector<double> theirs(a.width);
     const bool attention = is_attention(a.hook.point);
     const size_t head = attention && !hypothesis_.head_of.empty() ? hypothesis_.head_of[a.head] : a.head;
@@ -106,13 +104,9 @@ Explanation explain(const Model& model, const Candidate& candidate, const Verify
       if (place.holds(layer)) hypothesis.weights(weights);
     };
   const Model altered(model.checkpoint(), config, edit);
-  RunOptions run;
-  run.kernel = options.kernel;
-  run.softmax = hypothesis.softmax.value_or(options.softmax);
-  run.first_block = place.first_block;
-  run.depth = place.end_block;
-  run.logits = with_head && candidate.has({HookPoint::Logits, 0}) ? LogitRows::all : LogitRows::none;
-  Forward<double> forward(altered, run);
+  RunOptions how;
+  how.kernel = options.kernel;
+  how.softmax = hypothesis.softmax.value_or(options.softmax);
   Hooks<double> hooks;
   if (place.first_block > 0) take_over(candidate, place.first_block, sequence, hooks);
   if (hypothesis.fault != "patch") {
@@ -125,9 +119,7 @@ Explanation explain(const Model& model, const Candidate& candidate, const Verify
   if (hypothesis.after) hypothesis.after(hooks, place);
   std::vector<int> tokens = candidate.tokens()[sequence];
   tokens.resize(std::min(tokens.size(), positions));
-  std::vector<Sequence<double>> batch;
-  batch.push_back(forward.start(tokens));
-  forward.run(batch, hooks);
+  run(altered, how, {tokens}, hooks, place.first_block);
   return comparison.explanation(first);
 }
 

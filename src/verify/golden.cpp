@@ -234,15 +234,11 @@ GoldenResult compare_with_golden(const Model& model, const std::string& kernel,
 
   RunOptions options;
   options.kernel = kernel;
-  options.logits = LogitRows::all;
-  Forward<float> forward(model, options);
   Hooks<float> hooks;
   add_patch(patch, hooks);
   Collector collector(golden, model.config());
   collector.attach(hooks);
-  std::vector<Sequence<float>> batch;
-  batch.push_back(forward.start(tokens));
-  forward.run(batch, hooks);
+  run(model, options, {tokens}, hooks);
 
   const json floor = parse_json(required(golden, "floor"), path.string());
   bool within = !collector.tensors().empty();
@@ -252,7 +248,6 @@ GoldenResult compare_with_golden(const Model& model, const std::string& kernel,
     if (tensor.name == "logits")
       compare_argmax(golden, tensor, floor.at("logits").at("pool_max").get<double>(), result);
   }
-  options.logits = LogitRows::last;
   compare_generated(model, golden, options, tokens, patch, result);
   result.agrees = within && result.inv_freq_equal && result.argmax_equal == result.argmax_compared &&
                   result.generated_equal == result.generated;

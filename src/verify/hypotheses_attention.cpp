@@ -134,7 +134,7 @@ void add_attention_faults(const Model& model, const Candidate& candidate,
                    HookPoint::Pattern};
   other.softmax = options.softmax == Softmax::one ? Softmax::standard : Softmax::one;
   all.push_back(std::move(other));
-  const size_t layer = first.point <= HookPoint::ResidPost ? first.layer : 0;
+  const size_t layer = !is_after_blocks(first.point) ? first.layer : 0;
   add_windows(c, candidate, layer, all);
 }
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "model/tensors.h"
+
 namespace sinkref {
 
 namespace {
@@ -51,31 +53,17 @@ void Rounding::begin(size_t first, size_t count) {
 
 const Matrix<float>& Rounding::step(const Activation<double>& a) {
   sigma_ = Matrix<float>(followed * count_, a.width);
-  const auto layer = [&]() -> const LayerWeights& { return model_.layer(a.hook.layer); };
-  switch (a.hook.point) {
-    case HookPoint::Embed: relative(a, std::hypot(0.5 * u, half_)); break;  // a factor, if any
-    case HookPoint::ResidPre: break;  // the same numbers as before it
-    case HookPoint::Ln1Scale:
-    case HookPoint::Ln2Scale:
-    case HookPoint::LnFinalScale: relative(a, 3 * u); break;
-    case HookPoint::Ln1Normalized:
-    case HookPoint::Ln2Normalized:
-    case HookPoint::LnFinalNormalized: relative(a, std::hypot(1.5 * u, half_)); break;
-    case HookPoint::Q: linear(layer().wq, true, a); break;
-    case HookPoint::K: linear(layer().wk, true, a); break;
-    case HookPoint::V: linear(layer().wv, true, a); break;
-    case HookPoint::RotQ:
-    case HookPoint::RotK: rotated(a); break;
-    case HookPoint::Z: attended(a); break;
-    case HookPoint::AttnOut: linear(layer().wo, false, a); break;
-    case HookPoint::ResidMid:
-    case HookPoint::ResidPost: relative(a, std::hypot(0.5 * u, half_)); break;
-    case HookPoint::Pre: linear(layer().w_gate, true, a); break;
-    case HookPoint::PreLinear: linear(layer().w_up, true, a); break;
-    case HookPoint::Post: relative(a, std::hypot(3 * u, 1.5 * half_)); break;
-    case HookPoint::MlpOut: linear(layer().w_down, false, a); break;
-    case HookPoint::Logits: linear(model_.lm_head(), true, a); break;
-    default: break;
+  switch (hook_info(a.hook.point).kind) {
+    case HookKind::copy: break;
+    case HookKind::stream: relative(a, std::hypot(0.5 * u, half_)); break;
+    case HookKind::norm_scale: relative(a, 3 * u); break;
+    case HookKind::normalized: relative(a, std::hypot(1.5 * u, half_)); break;
+    case HookKind::product: product(a); break;
+    case HookKind::rotated: rotated(a); break;
+    case HookKind::attended: attended(a); break;
+    case HookKind::neurons: relative(a, std::hypot(3 * u, 1.5 * half_)); break;
+    case HookKind::scores:
+    case HookKind::pattern: break;  // one head at a time, by attention_row()
   }
   return sigma_;
 }
@@ -88,7 +76,10 @@ void Rounding::relative(const Activation<double>& a, double factor) {
 }
 
 /// `input_is_rounded`: the product with the norm's weight is stored before it meets this matrix.
-void Rounding::linear(const StoredMatrix& w, bool input_is_rounded, const Activation<double>& a) {
+void Rounding::product(const Activation<double>& a) {
+  const StoredMatrix& w = matrix_of(model_, a.hook);
+  // A norm's result is rounded when its weight is applied; z and the neurons are as their hooks show them.
+  const bool input_is_rounded = a.hook.point != HookPoint::AttnOut && a.hook.point != HookPoint::MlpOut;
   const double n = static_cast<double>(w.cols);
   const double narrow = half_ * half_ * (input_is_rounded + !holds_exactly(type_, w.dtype));
   std::vector<float> squares(std::min(weight_block, w.rows) * w.cols);
@@ -208,23 +199,17 @@ void Rounding::observe_pattern(const Activation<double>& a) {
 }
 
 void Rounding::observe(const Activation<double>& a) {
-  switch (a.hook.point) {
-    case HookPoint::Ln1Normalized:
-    case HookPoint::Ln2Normalized:
-    case HookPoint::LnFinalNormalized: {
-      keep_squares(a, x_);
-      const std::vector<float>& w = norm_weight(a.hook);
-      for (size_t r = 0; r < x_.rows; ++r)
-        for (size_t i = 0; i < x_.cols; ++i) x_.row(r)[i] *= w[i] * w[i];
-      break;
-    }
-    case HookPoint::Z:
-    case HookPoint::Post: keep_squares(a, x_); break;
-    case HookPoint::RotQ: keep_squares(a, queries_); break;
-    case HookPoint::RotK: store_keys(a); break;
-    case HookPoint::V: keep_values(a); break;
-    default: break;
+  const HookKind kind = hook_info(a.hook.point).kind;
+  if (kind == HookKind::normalized) {
+    keep_squares(a, x_);
+    const std::vector<float>& w = norm_weight(a.hook);
+    for (size_t r = 0; r < x_.rows; ++r)
+      for (size_t i = 0; i < x_.cols; ++i) x_.row(r)[i] *= w[i] * w[i];
   }
+  if (kind == HookKind::attended || kind == HookKind::neurons) keep_squares(a, x_);
+  if (a.hook.point == HookPoint::RotQ) keep_squares(a, queries_);
+  if (a.hook.point == HookPoint::RotK) store_keys(a);
+  if (a.hook.point == HookPoint::V) keep_values(a);
 }
 
 const std::vector<float>& Rounding::norm_weight(Hook hook) {

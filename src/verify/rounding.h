@@ -48,7 +48,7 @@ class Rounding {
   double angle(size_t i, size_t position) const;
 
  private:
-  void linear(const StoredMatrix& w, bool input_is_rounded, const Activation<double>& a);
+  void product(const Activation<double>& a);
   void relative(const Activation<double>& a, double factor);
   void rotated(const Activation<double>& a);
   void attended(const Activation<double>& a);

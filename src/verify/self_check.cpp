@@ -53,8 +53,7 @@ class Runner {
     RunOptions options;
     options.kernel = setting.kernel;
     options.chunk = std::min(setting.chunk, tokens_.size());
-    options.logits = LogitRows::all;
-    Forward<float> forward(model, options);
+    Forward<float> forward(model, options, {0, SIZE_MAX, LogitRows::hooked});
     Digests digests;
     Hooks<float> hooks;
     const size_t own = setting.in_batch ? 1 : 0;

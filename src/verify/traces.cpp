@@ -44,7 +44,7 @@ std::vector<Named> hooks_of(const TraceFile& file, std::vector<std::string>& pro
   }
   const size_t layers = 100001;  // any number beyond all layers keeps the order
   std::sort(all.begin(), all.end(), [](const Named& a, const Named& b) {
-    return causal_index(a.hook, layers) < causal_index(b.hook, layers);
+    return hook_index(a.hook, layers) < hook_index(b.hook, layers);
   });
   return all;
 }

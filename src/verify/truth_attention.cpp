@@ -137,7 +137,7 @@ void TruthRun::on_pattern(const Activation<double>& a) {
 
 void TruthRun::judge_attention(HookPoint point, size_t layer, Kept& kept) {
   const Hook hook{point, layer};
-  const size_t index = causal_index(hook, config_.layers), keys = first_ + count_;
+  const size_t index = hook_index(hook, config_.layers), keys = first_ + count_;
   State& state = states_[index];
   std::vector<Noise> budgets(count_);
   for (size_t t = 0; t < count_; ++t) {

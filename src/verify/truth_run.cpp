@@ -34,7 +34,7 @@ TruthRun::TruthRun(const Model& model, const Candidate& candidate, const VerifyO
   tensors_.reserve(candidate.hooks().size());
   bool all_given = true;
   for (Hook hook : candidate.hooks()) {
-    State& state = states_[causal_index(hook, config_.layers)];
+    State& state = states_[hook_index(hook, config_.layers)];
     tensors_.push_back({hook_name(hook), hook, {}, 0, 0});
     state.result = &tensors_.back();
     const Budget::Entry* given = options.budget.find(state.result->name);
@@ -54,15 +54,6 @@ void TruthRun::run(size_t sequence) {
   sequence_ = sequence;
   tokens_ = candidate_.tokens()[sequence];
   for (State& state : states_) state.budget.restart();
-  RunOptions run;
-  run.kernel = options_.kernel;
-  run.softmax = options_.softmax;
-  run.chunk = step_positions;
-  const Hook last = candidate_.hooks().back();
-  run.logits = last.point == HookPoint::Logits ? LogitRows::all : LogitRows::none;
-  if (last.point <= HookPoint::ResidPost) run.depth = last.layer + 1;
-  Forward<float> ours(model_, run);
-  Forward<double> copies(model_, run);
   Hooks<float> our_hooks;
   Hooks<double> hooks;
   add_patch(options_.patch, our_hooks);
@@ -71,6 +62,12 @@ void TruthRun::run(size_t sequence) {
   add_ablation(options_.ablation, hooks);
   attach_ours(our_hooks);
   attach_copies(hooks);
+  RunOptions how;
+  how.kernel = options_.kernel;
+  how.softmax = options_.softmax;
+  how.chunk = step_positions;
+  Forward<float> ours(model_, how, extent_of(our_hooks, config_));
+  Forward<double> copies(model_, how, extent_of(hooks, config_));
   std::vector<Sequence<float>> one;
   std::vector<Sequence<double>> batch;
   one.push_back(ours.start(tokens_));
@@ -103,7 +100,7 @@ void TruthRun::run(size_t sequence) {
 void TruthRun::attach_ours(Hooks<float>& hooks) {
   for (Hook hook : candidate_.hooks())
     hooks.add(hook, [this](const Activation<float>& a) {
-      std::vector<Matrix<float>>& kept = ours_[causal_index(a.hook, config_.layers)];
+      std::vector<Matrix<float>>& kept = ours_[hook_index(a.hook, config_.layers)];
       const bool attention = is_attention(a.hook.point);
       const size_t width = attention ? first_ + count_ : a.width;
       kept.resize(attention ? config_.heads : 1);
@@ -152,7 +149,7 @@ void TruthRun::on_step(const Activation<double>& a) {
 /// Rows of one token share their disturbance: equal inputs are rounded equally, and the errors of
 /// a run of one token do not average out.
 void TruthRun::disturb(const Activation<double>& a, const Matrix<float>& sigma) {
-  const uint64_t hook = causal_index(a.hook, config_.layers);
+  const uint64_t hook = hook_index(a.hook, config_.layers);
 #pragma omp parallel for schedule(static)
   for (size_t r = disturbed * count_; r < a.rows.size(); ++r) {
     const Row& row = a.rows[r];
@@ -199,7 +196,7 @@ std::vector<Noise> TruthRun::budgets_at(const Activation<double>& a, const Matri
 #pragma omp parallel for schedule(static)
   for (size_t t = 0; t < count_; ++t) noise[t] = noise_of(a, sigma, t);
   if (is_residual(a.hook.point)) residual_noise_ = noise;
-  RunningBudget& running = states_[causal_index(a.hook, config_.layers)].budget;
+  RunningBudget& running = states_[hook_index(a.hook, config_.layers)].budget;
   for (size_t t = 0; t < count_; ++t) {
     if (is_scale(a.hook.point)) {  // one number is no sample; its error is at most the row's
       noise[t].propagated += residual_noise_[t].propagated;
@@ -212,7 +209,7 @@ std::vector<Noise> TruthRun::budgets_at(const Activation<double>& a, const Matri
 
 /// Compares theirs, and puts it in the place of the local copies' values: they go on from there.
 void TruthRun::judge_and_replace(const Activation<double>& a, const std::vector<Noise>& budgets) {
-  const size_t index = causal_index(a.hook, config_.layers);
+  const size_t index = hook_index(a.hook, config_.layers);
   const std::vector<size_t> shape = hook_shape(a.hook.point, config_);
   std::vector<TokenDifference>& tokens = states_[index].result->tokens;
   const size_t before = tokens.size();

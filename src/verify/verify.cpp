@@ -172,7 +172,7 @@ VerifyResult verify_candidate(const Model& model, const TraceFile& file,
     find_first(result);
     if (result.first) {
       if (options.diagnose) diagnose(model, candidate, options, result);
-      result.step = step_formula(result.tensors[*result.first].hook.point);
+      result.step = hook_info(result.tensors[*result.first].hook.point).formula;
       result.next = next_step(model, candidate, result);
     }
   }

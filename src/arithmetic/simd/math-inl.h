@@ -12,7 +12,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "arithmetic/scalar_math.h"
+#include "sinkref/number.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace sinkref {
@@ -186,7 +186,7 @@ void silu_mul(const T* gate, const T* up, size_t n, T* post) {
   const size_t lanes = hn::Lanes(hn::ScalableTag<T>());
   size_t i = 0;
   for (; i + lanes <= n; i += lanes) silu_mul_lanes(gate + i, up + i, post + i);
-  for (; i < n; ++i) post[i] = silu_mul_spec(gate[i], up[i]);
+  for (; i < n; ++i) post[i] = gate[i] / (T(1) + exp_spec(-gate[i])) * up[i];
 }
 
 }  // namespace HWY_NAMESPACE
