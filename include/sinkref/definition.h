@@ -9,7 +9,6 @@
 // sliding window). number.h has the sums and exp.
 
 #include <functional>
-#include <limits>
 #include <span>
 #include <vector>
 
@@ -19,15 +18,11 @@
 
 namespace sinkref::definition {
 
-/// One row of numbers per position, or per query.
-template <class N>
-using Rows = std::vector<std::vector<N>>;
-
 /// Shows each activation under its hook's name; what an observer changes is what the model goes on with.
 template <class N>
 struct Observe {
-  std::function<void(Hook hook, size_t head, Rows<N>& values)> observer;
-  Rows<N> operator()(HookPoint point, size_t layer, Rows<N> values, size_t head = 0) const {
+  std::function<void(Hook hook, size_t head, Matrix<N>& values)> observer;
+  Matrix<N> operator()(HookPoint point, size_t layer, Matrix<N> values, size_t head = 0) const {
     if (observer) observer({point, layer}, head, values);
     return values;
   }
@@ -36,17 +31,18 @@ struct Observe {
 /// Rotated keys and values of all positions so far, per layer (p, K·h): what later positions read.
 template <class N>
 struct Past {
+  explicit Past(const ModelConfig& c) : k(c.layers), v(c.layers) {}
   size_t positions = 0;
-  std::vector<Rows<N>> k, v;
+  std::vector<Matrix<N>> k, v;
 };
 
 /// y = x Wᵀ + b.   x (p, in), W (out, in), b (out) or none: y (p, out).   HF: nn.Linear
 template <class N>
-Rows<N> linear(const Rows<N>& x, const StoredMatrix& w, std::span<const float> b) {
-  Rows<N> y(x.size(), std::vector<N>(w.rows));
+Matrix<N> linear(const Matrix<N>& x, const StoredMatrix& w, std::span<const float> b) {
+  Matrix<N> y(x.rows, w.rows);
   for (size_t n = 0; n < w.rows; ++n) {
     const std::vector<float> weights = widen_row(w, n);
-    for (size_t p = 0; p < x.size(); ++p) {
+    for (size_t p = 0; p < x.rows; ++p) {
       y[p][n] = chain<N>(0, w.cols, [&](size_t i) { return x[p][i]; }, [&](size_t i) { return N(weights[i]); });
       if (!b.empty()) y[p][n] = y[p][n] + N(b[n]);
     }
@@ -56,41 +52,40 @@ Rows<N> linear(const Rows<N>& x, const StoredMatrix& w, std::span<const float> b
 
 /// a + b, element by element: how attention and MLP write to the residual stream.
 template <class N>
-Rows<N> sum(Rows<N> a, const Rows<N>& b) {
-  for (size_t p = 0; p < a.size(); ++p)
-    for (size_t i = 0; i < a[p].size(); ++i) a[p][i] = a[p][i] + b[p][i];
+Matrix<N> sum(Matrix<N> a, const Matrix<N>& b) {
+  for (size_t p = 0; p < a.rows; ++p)
+    for (size_t i = 0; i < a.cols; ++i) a[p][i] = a[p][i] + b[p][i];
   return a;
 }
 
 /// RMSNorm(x)ᵢ = xᵢ / √(1/d Σⱼ xⱼ² + ε) · weightᵢ.   x (p, d).   HF: LlamaRMSNorm; Zhang & Sennrich 2019
 template <class N>
-Rows<N> rms_norm(const Rows<N>& x, std::span<const float> weight, double eps, HookPoint scale_hook,
-                 HookPoint normalized_hook, size_t layer, const Observe<N>& see) {
+Matrix<N> rms_norm(const Matrix<N>& x, const std::vector<float>& weight, double eps, HookPoint scale_hook,
+                   HookPoint normalized_hook, size_t layer, const Observe<N>& see) {
   using A = Number<N>;
-  const size_t d = weight.size();
-  Rows<N> scale(x.size(), std::vector<N>(1)), normalized = x;
-  for (size_t p = 0; p < x.size(); ++p) {
-    const auto squares = lane_sum<N>(0, d, [&](size_t i) { return A::wide(x[p][i]) * A::wide(x[p][i]); });
-    scale[p][0] = A::narrow(A::sqrt(squares / static_cast<double>(d) + eps));
+  Matrix<N> scale(x.rows, 1), y(x.rows, x.cols);
+  for (size_t p = 0; p < x.rows; ++p) {
+    const auto squares = lane_sum<N>(0, x.cols, [&](size_t i) { return A::wide(x[p][i]) * A::wide(x[p][i]); });
+    scale[p][0] = A::narrow(A::sqrt(squares / static_cast<double>(x.cols) + eps));
   }
   scale = see(scale_hook, layer, scale);
-  for (size_t p = 0; p < x.size(); ++p)
-    for (N& value : normalized[p]) value = value / scale[p][0];
-  Rows<N> y = see(normalized_hook, layer, normalized);
-  for (std::vector<N>& row : y)
-    for (size_t i = 0; i < d; ++i) row[i] = row[i] * N(weight[i]);
+  for (size_t p = 0; p < x.rows; ++p)
+    for (size_t i = 0; i < x.cols; ++i) y[p][i] = x[p][i] / scale[p][0];
+  y = see(normalized_hook, layer, y);
+  for (size_t p = 0; p < x.rows; ++p)
+    for (size_t i = 0; i < x.cols; ++i) y[p][i] = y[p][i] * N(weight[i]);
   return y;
 }
 
 /// RoPE turns each pair (xᵢ, xᵢ₊ₕ/₂) of a head by the angle position·inv_freqᵢ.   x (p, heads·h).
 /// HF: apply_rotary_pos_emb, rotate_half; Su et al. 2021. The angle's cos and sin are fp32 for every N.
 template <class N>
-Rows<N> rope(Rows<N> x, size_t first_position, std::span<const float> inv_freq) {
+Matrix<N> rope(Matrix<N> x, size_t first_position, std::span<const float> inv_freq) {
   const size_t half = inv_freq.size();
-  for (size_t p = 0; p < x.size(); ++p)
+  for (size_t p = 0; p < x.rows; ++p)
     for (size_t i = 0; i < half; ++i) {
       const CosSin turn = cos_sin_spec(static_cast<float>(first_position + p) * inv_freq[i]);
-      for (size_t head = 0; head < x[p].size(); head += 2 * half) {
+      for (size_t head = 0; head < x.cols; head += 2 * half) {
         const N a = x[p][head + i], b = x[p][head + half + i];
         x[p][head + i] = a * N(turn.cos) - b * N(turn.sin);
         x[p][head + half + i] = b * N(turn.cos) + a * N(turn.sin);
@@ -99,64 +94,54 @@ Rows<N> rope(Rows<N> x, size_t first_position, std::span<const float> inv_freq) 
   return x;
 }
 
-/// The keys that the query at `position` sees: itself and those before it, at most `window` of them.
-inline Visible visible_to(size_t position, std::optional<size_t> window) {
-  const size_t end = position + 1;
-  return {window && end > *window ? end - *window : 0, end};
-}
-
-/// softmax(s)ⱼ = eˢʲ / Σ eˢ over the visible keys; softmax₁ has a further key of score 0 in the sum.
+/// softmax(s)ⱼ = eˢʲ / Σ eˢ over the visible keys; softmax₁'s sum has one more key, of score 0.
 template <class N>
-void softmax(std::vector<N>& s, Visible seen, Softmax variant) {
+void softmax(N* s, size_t keys, Visible seen, Softmax variant) {
   using A = Number<N>;
-  N largest = variant == Softmax::one ? N(0) : N(-std::numeric_limits<double>::infinity());
+  N largest = variant == Softmax::one ? N(0) : N(-infinity);
   for (size_t j = seen.begin; j < seen.end; ++j) largest = largest < s[j] ? s[j] : largest;
-  for (size_t j = 0; j < s.size(); ++j)
-    s[j] = j >= seen.begin && j < seen.end ? A::exp(s[j] - largest) : N(0);
+  for (size_t j = 0; j < keys; ++j) s[j] = seen.holds(j) ? A::exp(s[j] - largest) : N(0);
   auto total = lane_sum<N>(seen.begin, seen.end, [&](size_t j) { return A::wide(s[j]); });
   if (variant == Softmax::one) total = total + A::wide(A::exp(N(0) - largest));
   const N inverse = A::narrow(1.0 / total);
-  for (N& value : s) value = value * inverse;
+  for (size_t j = 0; j < keys; ++j) s[j] = s[j] * inverse;
 }
 
 /// attn_out = W_O z,  z = softmax(q kᵀ / √h) v  head by head; query head i reads key/value head i / (H/K).
 /// x (p, d): attn_out (p, d).   HF: LlamaAttention, eager_attention_forward; Vaswani et al. 2017
 template <class N>
-Rows<N> attention(const Model& model, size_t layer, const Rows<N>& x, Past<N>& past, Softmax variant,
-                  const Observe<N>& see) {
+Matrix<N> attention(const Model& model, size_t layer, const Matrix<N>& x, Past<N>& past, Softmax variant,
+                    const Observe<N>& see) {
   const ModelConfig& c = model.config();
   const LayerWeights& w = model.layer(layer);
-  const Rows<N> q = see(HookPoint::Q, layer, linear(x, w.wq, w.bq));  // (p, H·h)
-  const Rows<N> k = see(HookPoint::K, layer, linear(x, w.wk, w.bk));  // (p, K·h)
-  const Rows<N> v = see(HookPoint::V, layer, linear(x, w.wv, w.bv));  // (p, K·h)
-  const Rows<N> rot_q = see(HookPoint::RotQ, layer, rope(q, past.positions, model.inv_freq()));
-  const Rows<N> rot_k = see(HookPoint::RotK, layer, rope(k, past.positions, model.inv_freq()));
-  Rows<N>&keys = past.k[layer], &values = past.v[layer];  // (positions, K·h)
-  keys.insert(keys.end(), rot_k.begin(), rot_k.end());
-  values.insert(values.end(), v.begin(), v.end());
+  const Matrix<N> q = see(HookPoint::Q, layer, linear(x, w.wq, w.bq));  // (p, H·h)
+  const Matrix<N> k = see(HookPoint::K, layer, linear(x, w.wk, w.bk));  // (p, K·h)
+  const Matrix<N> v = see(HookPoint::V, layer, linear(x, w.wv, w.bv));  // (p, K·h)
+  const Matrix<N> rot_q = see(HookPoint::RotQ, layer, rope(q, past.positions, model.inv_freq()));
+  const Matrix<N> rot_k = see(HookPoint::RotK, layer, rope(k, past.positions, model.inv_freq()));
+  Matrix<N>&keys = past.k[layer], &values = past.v[layer];  // (positions, K·h)
+  keys.append(rot_k);
+  values.append(v);
 
   const size_t h = c.head_dim;
   const N scale = Number<N>::narrow(1.0 / Number<N>::sqrt(static_cast<double>(h)));
-  Rows<N> z(x.size(), std::vector<N>(c.heads * h));  // (p, H·h)
+  const auto seen = [&](size_t p) { return visible_to(past.positions + p, c.sliding_window); };
+  Matrix<N> z(x.rows, c.heads * h);  // (p, H·h)
   for (size_t head = 0; head < c.heads; ++head) {
     const size_t at_q = head * h, at_kv = head / (c.heads / c.kv_heads) * h;
-    Rows<N> scores(x.size(), std::vector<N>(keys.size(), N(-std::numeric_limits<double>::infinity())));
-    for (size_t p = 0; p < x.size(); ++p) {
-      const Visible seen = visible_to(past.positions + p, c.sliding_window);
-      for (size_t j = seen.begin; j < seen.end; ++j)
-        scores[p][j] = scale * chain<N>(0, h, [&](size_t i) { return rot_q[p][at_q + i]; },
-                                        [&](size_t i) { return keys[j][at_kv + i]; });
-    }
-    Rows<N> pattern = see(HookPoint::AttnScores, layer, scores, head);
-    for (size_t p = 0; p < x.size(); ++p)
-      softmax(pattern[p], visible_to(past.positions + p, c.sliding_window), variant);
+    Matrix<N> scores(x.rows, keys.rows);  // (query, key)
+    for (size_t p = 0; p < x.rows; ++p)
+      for (size_t j = 0; j < keys.rows; ++j)
+        scores[p][j] = !seen(p).holds(j) ? N(-infinity)
+                                         : scale * chain<N>(0, h, [&](size_t i) { return rot_q[p][at_q + i]; },
+                                                            [&](size_t i) { return keys[j][at_kv + i]; });
+    Matrix<N> pattern = see(HookPoint::AttnScores, layer, scores, head);
+    for (size_t p = 0; p < x.rows; ++p) softmax(pattern[p], keys.rows, seen(p), variant);
     pattern = see(HookPoint::Pattern, layer, pattern, head);
-    for (size_t p = 0; p < x.size(); ++p) {
-      const Visible seen = visible_to(past.positions + p, c.sliding_window);
+    for (size_t p = 0; p < x.rows; ++p)
       for (size_t i = 0; i < h; ++i)
-        z[p][at_q + i] = chain<N>(seen.begin, seen.end, [&](size_t j) { return pattern[p][j]; },
+        z[p][at_q + i] = chain<N>(seen(p).begin, seen(p).end, [&](size_t j) { return pattern[p][j]; },
                                   [&](size_t j) { return values[j][at_kv + i]; });
-    }
   }
   z = see(HookPoint::Z, layer, z);
   return see(HookPoint::AttnOut, layer, linear(z, w.wo, w.bo));
@@ -171,13 +156,12 @@ N silu(N g) {
 /// mlp_out = W_down (silu(W_gate x) ⊙ W_up x).   x (p, d): mlp_out (p, d).
 /// The m values in the middle are the neurons.   HF: LlamaMLP; SwiGLU, Shazeer 2020
 template <class N>
-Rows<N> mlp(const LayerWeights& w, size_t layer, const Rows<N>& x, const Observe<N>& see) {
-  const Rows<N> gate = see(HookPoint::Pre, layer, linear(x, w.w_gate, w.b_gate));     // (p, m)
-  const Rows<N> up = see(HookPoint::PreLinear, layer, linear(x, w.w_up, w.b_up));     // (p, m)
-  Rows<N> post = gate;
-  for (size_t p = 0; p < x.size(); ++p)
-    for (size_t i = 0; i < post[p].size(); ++i)
-      post[p][i] = silu(gate[p][i]) * up[p][i];
+Matrix<N> mlp(const LayerWeights& w, size_t layer, const Matrix<N>& x, const Observe<N>& see) {
+  const Matrix<N> gate = see(HookPoint::Pre, layer, linear(x, w.w_gate, w.b_gate));  // (p, m)
+  const Matrix<N> up = see(HookPoint::PreLinear, layer, linear(x, w.w_up, w.b_up));  // (p, m)
+  Matrix<N> post(x.rows, gate.cols);
+  for (size_t p = 0; p < x.rows; ++p)
+    for (size_t i = 0; i < post.cols; ++i) post[p][i] = silu(gate[p][i]) * up[p][i];
   post = see(HookPoint::Post, layer, post);
   return see(HookPoint::MlpOut, layer, linear(post, w.w_down, w.b_down));
 }
@@ -185,31 +169,31 @@ Rows<N> mlp(const LayerWeights& w, size_t layer, const Rows<N>& x, const Observe
 /// The residual stream of the tokens, which follow those of `past`, through blocks [first, end); their
 /// logits (p, V) where `end` is the last and `logits` is asked for.   HF: LlamaForCausalLM
 template <class N>
-Rows<N> forward(const Model& model, std::span<const int> tokens, Past<N>& past, size_t first, size_t end,
-                bool logits, Softmax variant, const Observe<N>& see) {
+Matrix<N> forward(const Model& model, std::span<const int> tokens, Past<N>& past, size_t first, size_t end,
+                  bool logits, Softmax variant, const Observe<N>& see) {
   const ModelConfig& c = model.config();
-  past.k.resize(c.layers);
-  past.v.resize(c.layers);
-  Rows<N> resid;  // (p, d)
-  for (const int token : tokens) {
-    const std::vector<float> row = widen_row(model.embedding(), static_cast<size_t>(token));
-    resid.emplace_back(row.begin(), row.end());
+  Matrix<N> resid(tokens.size(), c.hidden_size);  // (p, d)
+  for (size_t p = 0; p < tokens.size(); ++p) {
+    const std::vector<float> row = widen_row(model.embedding(), static_cast<size_t>(tokens[p]));
+    std::copy(row.begin(), row.end(), resid[p]);
   }
   resid = see(HookPoint::Embed, 0, resid);
   for (size_t layer = first; layer < end; ++layer) {
     const LayerWeights& w = model.layer(layer);
-    const Rows<N> resid_pre = see(HookPoint::ResidPre, layer, resid);
-    const Rows<N> ln1 = rms_norm(resid_pre, w.ln1, c.rms_norm_eps, HookPoint::Ln1Scale, HookPoint::Ln1Normalized, layer, see);
-    const Rows<N> attn_out = attention(model, layer, ln1, past, variant, see);
-    const Rows<N> resid_mid = see(HookPoint::ResidMid, layer, sum(resid_pre, attn_out));
-    const Rows<N> ln2 = rms_norm(resid_mid, w.ln2, c.rms_norm_eps, HookPoint::Ln2Scale, HookPoint::Ln2Normalized, layer, see);
-    const Rows<N> mlp_out = mlp(w, layer, ln2, see);
+    const Matrix<N> resid_pre = see(HookPoint::ResidPre, layer, resid);
+    const Matrix<N> ln1 = rms_norm(resid_pre, w.ln1, c.rms_norm_eps, HookPoint::Ln1Scale,
+                                   HookPoint::Ln1Normalized, layer, see);
+    const Matrix<N> attn_out = attention(model, layer, ln1, past, variant, see);
+    const Matrix<N> resid_mid = see(HookPoint::ResidMid, layer, sum(resid_pre, attn_out));
+    const Matrix<N> ln2 = rms_norm(resid_mid, w.ln2, c.rms_norm_eps, HookPoint::Ln2Scale,
+                                   HookPoint::Ln2Normalized, layer, see);
+    const Matrix<N> mlp_out = mlp(w, layer, ln2, see);
     resid = see(HookPoint::ResidPost, layer, sum(resid_mid, mlp_out));
   }
   past.positions += tokens.size();
   if (end < c.layers) return {};
-  const Rows<N> final_norm = rms_norm(resid, std::span<const float>(model.final_norm()), c.rms_norm_eps, HookPoint::LnFinalScale,
-                                      HookPoint::LnFinalNormalized, 0, see);
+  const Matrix<N> final_norm = rms_norm(resid, model.final_norm(), c.rms_norm_eps, HookPoint::LnFinalScale,
+                                        HookPoint::LnFinalNormalized, 0, see);
   if (!logits) return {};
   return see(HookPoint::Logits, 0, linear(final_norm, model.lm_head(), {}));
 }

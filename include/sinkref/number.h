@@ -10,6 +10,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <limits>
+#include <optional>
 
 namespace sinkref {
 
@@ -31,7 +33,17 @@ enum class Softmax { standard, one };
 struct Visible {
   size_t begin;
   size_t end;
+  bool holds(size_t key) const { return begin <= key && key < end; }
 };
+
+/// The query at `position` sees itself and the keys before it, at most `window` of them: causal masking
+/// and Mistral's sliding window (transformers' masking_utils.py).
+inline Visible visible_to(size_t position, std::optional<size_t> window) {
+  const size_t end = position + 1;
+  return {window && end > *window ? end - *window : 0, end};
+}
+
+inline constexpr double infinity = std::numeric_limits<double>::infinity();
 
 /// Constants of exp. exp(x) = 2^n · (1 + r + r²·q(r)),  n = rint(x / ln 2),  r = x - n·ln 2,
 /// with q a minimax polynomial on |r| <= ln 2 / 2.

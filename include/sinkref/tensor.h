@@ -86,6 +86,12 @@ struct Matrix {
   T* operator[](size_t r) { return row(r); }
   const T* operator[](size_t r) const { return row(r); }
   std::span<T> span() { return values; }
+  /// Puts the rows of another matrix of the same width behind these.
+  void append(const Matrix& more) {
+    values.insert(values.end(), more.values.begin(), more.values.end());
+    rows += more.rows;
+    cols = more.cols;
+  }
 };
 
 /// Index of the first of the largest values; NaN never wins.

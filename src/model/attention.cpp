@@ -9,7 +9,6 @@
 #include <limits>
 
 #include "arithmetic/layers.h"
-#include "sinkref/definition.h"
 #include "sinkref/forward.h"
 
 namespace sinkref {
@@ -109,7 +108,7 @@ void Forward<T>::attend_tiles(size_t layer, const Matrix<T>& q, const std::vecto
     for (size_t g = 0; g < tile.heads; ++g)
       for (size_t r = 0; r < tile.rows; ++r) {
         std::copy_n(q.row(tile.first_row + r) + (tile.first_head + g) * h, h, &b.q[(g * tile.rows + r) * h]);
-        b.visible[g * tile.rows + r] = definition::visible_to(rows[r].position, c.sliding_window);
+        b.visible[g * tile.rows + r] = visible_to(rows[r].position, c.sliding_window);
       }
     const auto call_hook = [&](Hook hook, size_t g) {
       if (!hooks.wants(hook)) return;

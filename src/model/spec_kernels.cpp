@@ -12,11 +12,11 @@ template <class T>
 void matmuls(const T* x, size_t rows, std::span<const Product<T>> products) {
   if (products.empty()) return;
   const size_t cols = products[0].w->cols;
-  definition::Rows<T> in;
-  for (size_t r = 0; r < rows; ++r) in.emplace_back(x + r * cols, x + (r + 1) * cols);
+  Matrix<T> in(rows, cols);
+  std::copy_n(x, rows * cols, in[0]);
   for (const Product<T>& product : products) {
-    const definition::Rows<T> out = definition::linear<T>(in, *product.w, {});
-    for (size_t r = 0; r < rows; ++r) std::copy(out[r].begin(), out[r].end(), product.y + r * product.w->rows);
+    const Matrix<T> out = definition::linear<T>(in, *product.w, {});
+    std::copy_n(out[0], rows * out.cols, product.y);
   }
 }
 
@@ -32,9 +32,7 @@ void scores(const T* q, size_t rows, const T* k, size_t keys, size_t head_dim, T
 
 template <class T>
 void softmax(T* row, size_t keys, Visible visible, Softmax variant) {
-  std::vector<T> s(row, row + keys);
-  definition::softmax(s, visible, variant);
-  std::copy(s.begin(), s.end(), row);
+  definition::softmax(row, keys, visible, variant);
 }
 
 template <class T>
