@@ -178,7 +178,7 @@ TEST_CASE("cli: the help of every command lists its options, and no others", "[c
     CHECK(done({name, "-h"}) == help);
     CHECK(done({"help", name}) == help);
     CHECK(help.find(command.at("summary").get<std::string>()) != std::string::npos);
-    CHECK(help.find("blocks.0.attn.hook_rot_q") != std::string::npos ==
+    CHECK((help.find("blocks.0.attn.hook_rot_q") != std::string::npos) ==
           command.at("options").contains("hooks"));
     Arguments listed, expected;
     std::istringstream lines(help);
@@ -252,17 +252,13 @@ TEST_CASE("cli: the member that an option fills is read somewhere", "[cli]") {
   std::string sources;
   for (const fs::directory_entry& file : fs::directory_iterator(SINKREF_SOURCE_DIR "/src/cli"))
     if (file.path().extension() == ".cpp") sources += read_all(file.path());
-  // A row: {"name", kind(["ARGUMENT",] member …
-  const std::regex row(
-      R"re(\{"([a-z-]+)",\s*(?:noted\()?(?:text|texts|place|single_words|number|flag|choice(?:<\w+>)?)\((?:"[^"]*", )?(\w+))re");
+  // A row: {"name", kind(["ARGUMENT", ]member …
+  const std::string kinds = R"((?:noted\()?(?:texts?|place|single_words|number|flag|choice(?:<\w+>)?))";
+  const std::regex row(R"re(\{"([a-z-]+)",\s*)re" + kinds + R"re(\((?:"[^"]*", |argument, )?(\w+))re");
   std::map<std::string, std::string> member_of;
   for (std::sregex_iterator match(sources.begin(), sources.end(), row), end; match != end; ++match)
     member_of[(*match)[1]] = (*match)[2];
-  member_of["out"] = "out";        // shared rows, whose members come as arguments
-  member_of["force"] = "force";
-  member_of["json"] = "json";
-  member_of["model"] = "model";
-  member_of["threads"] = "threads";
+  for (const char* common : {"model", "json", "threads"}) member_of[common] = common;
   for (const auto& [name, command] : all_commands().items())
     for (const auto& [option, details] : command.at("options").items()) {
       INFO(name << " --" << option);
@@ -373,8 +369,8 @@ TEST_CASE("cli: a stream that is closed at the start takes nothing from a file",
        std::vector<std::vector<int>>{{0}, {1}, {2}, {0, 1}, {1, 2}, {0, 1, 2}}) {
     Conditions conditions;
     conditions.closed = closed;
-    const Arguments arguments = {"trace", "--tokens", "1,5", "--json", "--force", "--out", folder / "out"};
-    CHECK(run(arguments, conditions).code == 0);
+    const Arguments trace = {"trace", "--tokens", "1,5", "--json", "--force", "--out", folder / "out"};
+    CHECK(run(trace, conditions).code == 0);
     CHECK((read_all(folder / "out") == read_all(folder / "good")));
   }
 }

@@ -271,7 +271,8 @@ constexpr DTypeRow table[] = {
 constexpr bool in_order() {
   size_t usable = 0;
   for (size_t i = 0; i < std::size(table); ++i)
-    if (table[i].dtype && (table[i].dtype != DType(i) || table[i].widen == nullptr || ++usable != i + 1))
+    if (table[i].dtype &&
+        (table[i].dtype != DType(i) || table[i].widen == nullptr || ++usable != i + 1))
       return false;
   return true;
 }

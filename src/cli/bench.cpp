@@ -32,7 +32,8 @@ struct BenchCommand : RunningCommand {
                      "matrices to time: llama-2-7b, llama-3-8b, mistral-7b, smollm2 (all four if no "
                      "model is timed), or OUTPUTSxINPUTS"},
                     {"rows", text("NUMBERS", rows), "rows of activations of each matrix product"},
-                    {"dtype", text("NAMES", dtype), "stored types of the weights, some of " + dtype_names()},
+                    {"dtype", text("NAMES", dtype),
+                     "stored types of the weights, some of " + dtype_names()},
                     {"runs", number(runs, 1, 1000),
                      "rounds in which all that is timed takes turns; medians are printed"}},
                    kernel_row(), chunk_row()});

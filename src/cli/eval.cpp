@@ -31,10 +31,12 @@ struct EvalCommand : RunningCommand {
 
   EvalCommand() { chunk = eval_batch_rows; }
   OptionTable table() override {
-    return joined({{{"data", texts("FILE", data), "files of items, .jsonl or .jsonl.gz; - is standard input"},
+    return joined({{{"data", texts("FILE", data),
+                     "files of items, .jsonl or .jsonl.gz; - is standard input"},
                     {"tasks", text("NAMES", tasks), "only these tasks of the data, as arc_easy,mmlu"},
                     {"limit", number(limit, 0), "only so many items of each task, 0 for all"},
-                    {"seed", number(seed, 0), "with --limit: a random sample instead of the first items"},
+                    {"seed", number(seed, 0),
+                     "with --limit: a random sample instead of the first items"},
                     {"few-shot", text("FILE", few_shot), "file of prefixes by subject: MMLU 5-shot"}},
                    patch_row(),
                    {{"variant", choice(variant, {"both", "original", "patched"}),

@@ -115,6 +115,12 @@ void print_table() {
   std::cout << cli::json_text(all) << '\n';
 }
 
+void require_written() {
+  std::cout.flush();
+  if (!std::cout || std::ferror(stdout))
+    throw InputError("standard output cannot be written; is its disk full?");
+}
+
 int help(const std::vector<std::string>& arguments) {
   if (arguments == std::vector<std::string>{"--json"}) print_table();
   else print_commands();
@@ -154,10 +160,11 @@ int run(std::vector<std::string> arguments) {
   require_fma();
   if (command->threads > 0) omp_set_num_threads(static_cast<int>(command->threads));
   const int code = command->run();
+  require_written();
   // At the end, so that an error stays one line.
   if (!command->model_given && command->needs_model())
-    cli::say("note: without --model this was the tiny model that comes along, whose weights are random: " +
-             command->model);
+    cli::say("note: without --model this was the tiny model that comes along, whose weights are "
+             "random: " + command->model);
   return code;
 }
 
@@ -177,9 +184,7 @@ int main(int argc, char** argv) {
     if (std::signal(signal, interrupted) == SIG_IGN) std::signal(signal, SIG_IGN);  // nohup
   try {
     const int code = run({argv + std::min(argc, 1), argv + argc});
-    std::cout.flush();
-    if (!std::cout || std::ferror(stdout))
-      throw InputError("standard output cannot be written; is its disk full?");
+    require_written();
     return code;
   } catch (const InputError& e) {
     print_error(e.what());

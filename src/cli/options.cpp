@@ -118,7 +118,8 @@ OptionTable whole_table(Command& command) {
 }
 
 std::string model_name(const Command& command) {
-  return valid_utf8(std::filesystem::path(command.model).filename().string());
+  const std::filesystem::path path = command.model;
+  return valid_utf8((path.has_filename() ? path : path.parent_path()).filename().string());
 }
 
 namespace {
@@ -285,15 +286,16 @@ void print_help(const CommandRow& row, const OptionTable& table) {
   };
   for (const Option& option : table) {
     const Value& value = option.value;
-    const std::string default_text = value.fallback.empty() ? "" : " (default: " + value.fallback + ")";
+    const std::string default_text =
+        value.fallback.empty() ? "" : " (default: " + value.fallback + ")";
     line("  --" + option.name + (value.argument.empty() ? "" : " " + value.argument) +
              (value.several ? " …" : ""),
          option.help + default_text);
   }
   line("  -h, --help", "this text");
   if (row.more_help != nullptr) std::cout << row.more_help();
-  std::cout << "\nA value may follow its option or stand behind it as --option=value. Options are never "
-               "guessed from\na part of their name.\n"
+  std::cout << "\nA value may follow its option or stand behind it as --option=value. Options are "
+               "never guessed\nfrom a part of their name.\n"
                "Exit: 0 done, 1 a check failed, 2 bad input or usage, 3 internal error.\n";
 }
 

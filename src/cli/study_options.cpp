@@ -8,7 +8,8 @@ OptionTable StudyCommand::study_rows() {
   return joined({{{"word", single_words("WORD", words), "word to repeat; once for each word"},
                   {"prefix", text("TEXT", prefix),
                    "text before the run (default: BOS alone, or a short request)"},
-                  {"repeats", noted(number(repeats, 1), repeats_given), "length of the runs of one word"}},
+                  {"repeats", noted(number(repeats, 1), repeats_given),
+                   "length of the runs of one word"}},
                  id_rows(), bos_row(), softmax_row(), kernel_row(), chunk_row()});
 }
 

@@ -137,7 +137,7 @@ VerifyReport verify_one_candidate(const VerifyCommand& options) {
   const TraceFile candidate = TraceFile::open(*options.candidate);
   const VerifyOptions verify = verify_options(options, model);
   VerifyReport report;
-  report.reference = base_name(options.model);
+  report.reference = model_name(options);
   report.candidate = base_name(*options.candidate);
   report.exact = options.exact;
   report.hf_noise = hf_noise(options, candidate);
@@ -190,7 +190,8 @@ void check_usage(const VerifyCommand& options) {
 
 OptionTable VerifyCommand::table() {
   return joined(
-      {{{"candidate", text("FILE", candidate), "their trace, to be held against this model's float64 run"},
+      {{{"candidate", text("FILE", candidate),
+         "their trace, to be held against this model's float64 run"},
         {"golden", texts("FILE", goldens), "golden file of this model to be held against"},
         {"traces", texts("FILE", traces), "two traces to compare (given without a name)", true},
         {"self", flag(self),
@@ -199,7 +200,8 @@ OptionTable VerifyCommand::table() {
          "with --self: the weight that the negative control moves by one ulp, as 3.mlp.up_proj[17]"},
         {"exact", flag(exact), "compare bits"},
         {"budget", text("FILE", budget), "JSON file of budgets that replace the derived ones"},
-        {"write-budget", text("FILE", write_budget), "where to write the budgets that were used, as JSON"},
+        {"write-budget", text("FILE", write_budget),
+         "where to write the budgets that were used, as JSON"},
         {"require", text("GLOBS", require),
          "globs of tensors their trace must hold, as 'blocks.*,logits'"},
         {"candidate-dtype", choice(candidate_dtype, {"auto", "fp32", "fp16", "bf16"}),
