@@ -12,7 +12,9 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <regex>
 #include <sstream>
 
 #include "sinkref/trace.h"
@@ -66,6 +68,8 @@ struct Outcome {
 struct Conditions {
   std::string stdout_to;  ///< a file to write stdout to; empty: captured
   rlim_t largest_file = RLIM_INFINITY;
+  std::string stdin_from = "/dev/null";
+  std::vector<int> closed{};  ///< streams that the program does not get
 };
 
 /// The program begun in the background.
@@ -78,7 +82,7 @@ pid_t start(Arguments arguments, const std::string& out, const std::string& err,
   const pid_t child = ::fork();
   REQUIRE(child >= 0);
   if (child == 0) {
-    const int in_fd = ::open("/dev/null", O_RDONLY);
+    const int in_fd = ::open(conditions.stdin_from.c_str(), O_RDONLY);
     const int out_fd = ::open(out.c_str(), O_WRONLY | O_CREAT, 0600);
     const int err_fd = ::open(err.c_str(), O_WRONLY | O_CREAT, 0600);
     const rlimit size = {conditions.largest_file, conditions.largest_file};
@@ -86,6 +90,9 @@ pid_t start(Arguments arguments, const std::string& out, const std::string& err,
     ::dup2(in_fd, 0);
     ::dup2(out_fd, 1);
     ::dup2(err_fd, 2);
+    for (const int fd : {in_fd, out_fd, err_fd})
+      if (fd > 2) ::close(fd);
+    for (const int fd : conditions.closed) ::close(fd);
     // What the caller ignores (nohup), the program ignores as well.
     for (const int signal : {SIGINT, SIGTERM, SIGHUP}) ::signal(signal, SIG_DFL);
     ::setenv("OMP_WAIT_POLICY", "passive", 1);  // other work may share the cores
@@ -141,30 +148,124 @@ std::string list(const std::vector<double>& ids) {
   return text;
 }
 
-const std::vector<std::string> command_names = {"info",  "tokenize", "generate",
-                                                "trace", "sink",     "report",   "eval"};
+/// Every command with its options, as the program lists them.
+const nlohmann::ordered_json& all_commands() {
+  static const auto all = nlohmann::ordered_json::parse(done({"help", "--json"}));
+  return all;
+}
+
+/// The same command with some options more.
+Arguments with(Arguments arguments, const Arguments& more) {
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  return arguments;
+}
 
 }  // namespace
 
 TEST_CASE("cli: without arguments the commands are printed and the exit code is 2", "[cli]") {
   const Outcome outcome = run({});
   CHECK(outcome.code == 2);
-  for (const std::string& name : command_names)
+  CHECK(all_commands().size() == 10);
+  for (const auto& [name, command] : all_commands().items())
     CHECK(outcome.out.find("\n  " + name + " ") != std::string::npos);
-  CHECK(done({"--help"}) == outcome.out);
+  for (const char* help : {"--help", "-h", "help"}) CHECK(done({help}) == outcome.out);
 }
 
-TEST_CASE("cli: the help of every command names its options", "[cli]") {
-  for (const std::string& name : command_names) {
+TEST_CASE("cli: the help of every command lists its options, and no others", "[cli]") {
+  for (const auto& [name, command] : all_commands().items()) {
     const std::string help = done({name, "--help"});
     INFO(help);
-    for (const char* option : {"--model", "--threads", "--json", "--help"})
-      CHECK(help.find(option) != std::string::npos);
-    CHECK((help.find("--hooks") != std::string::npos) == (name == "trace"));
-    CHECK((help.find("blocks.0.attn.hook_rot_q") != std::string::npos) == (name == "trace"));
-    CHECK((help.find("--max-new-tokens") != std::string::npos) == (name == "generate"));
-    CHECK((help.find("--golden") != std::string::npos) == (name == "report"));
+    CHECK(done({name, "-h"}) == help);
+    CHECK(done({"help", name}) == help);
+    CHECK(help.find(command.at("summary").get<std::string>()) != std::string::npos);
+    CHECK((help.find("blocks.0.attn.hook_rot_q") != std::string::npos) ==
+          command.at("options").contains("hooks"));
+    Arguments listed, expected;
+    std::istringstream lines(help);
+    for (std::string line; std::getline(lines, line);)
+      if (line.starts_with("  --")) listed.push_back(line.substr(4, line.find(' ', 4) - 4));
+    for (const auto& [option, row] : command.at("options").items()) expected.push_back(option);
+    CHECK(listed == expected);
+    for (const char* common : {"json", "model", "threads"})
+      CHECK(std::count(listed.begin(), listed.end(), common) == 1);
   }
+}
+
+TEST_CASE("cli: every command's example is made of its own options", "[cli]") {
+  for (const auto& [name, command] : all_commands().items()) {
+    std::istringstream example(command.at("example").get<std::string>());
+    std::string word;
+    example >> word;
+    CHECK(word == "sinkref");
+    example >> word;
+    CHECK(word == name);
+    while (example >> word)
+      if (word.starts_with("--")) {
+        INFO(name << " " << word);
+        CHECK(command.at("options").contains(word.substr(2)));
+      }
+  }
+}
+
+// An option that does not exist ends the reading of those before it: nothing is run.
+TEST_CASE("cli: every option takes its default given explicitly, and no malformed value", "[cli]") {
+  const Arguments end = {"--no-such"};
+  size_t defaults = 0, refusals = 0;
+  for (const auto& [name, command] : all_commands().items()) {
+    const std::string plain = run(with({name}, end)).err;
+    for (const auto& [option, row] : command.at("options").items()) {
+      const std::string argument = row.at("argument"), fallback = row.at("default");
+      const std::string dashed = "--" + option;
+      const auto taken = [&](const Arguments& given) {
+        const Outcome outcome = run(with(with({name}, given), end));
+        INFO(name << " " << joined(given));
+        CHECK(outcome.code == 2);
+        CHECK(outcome.err == plain);
+      };
+      if (argument.empty()) {
+        refused({name, dashed + "=yes"}, dashed);
+        refused({name, dashed, dashed}, dashed + " is given twice");
+        taken({dashed});
+        continue;
+      }
+      refused({name, dashed}, dashed + ": expected " + argument);
+      refused({name, dashed, "--json"}, "found --json");
+      const bool limited = argument == "N" || !row.at("choices").empty();
+      if (!row.at("several") && !limited) refused({name, dashed, "1", dashed + "=1"}, dashed);
+      if (limited)
+        for (const char* bad : {"", "x", "-1", "99999999999"}) {
+          refused({name, dashed, bad}, dashed + " \"" + bad + "\": expected");
+          ++refusals;
+        }
+      for (const std::string value : row.at("choices")) taken({dashed, value});
+      if (fallback.empty()) continue;
+      taken({dashed, fallback});
+      taken({dashed + "=" + fallback});
+      ++defaults;
+    }
+  }
+  CHECK(defaults > 40);
+  CHECK(refusals > 100);
+}
+
+TEST_CASE("cli: the member that an option fills is read somewhere", "[cli]") {
+  std::string sources;
+  for (const fs::directory_entry& file : fs::directory_iterator(SINKREF_SOURCE_DIR "/src/cli"))
+    if (file.path().extension() == ".cpp") sources += read_all(file.path());
+  // A row: {"name", kind(["ARGUMENT", ]member …
+  const std::string kinds = R"((?:noted\()?(?:texts?|place|single_words|number|flag|choice(?:<\w+>)?))";
+  const std::regex row(R"re(\{"([a-z-]+)",\s*)re" + kinds + R"re(\((?:"[^"]*", |argument, )?(\w+))re");
+  std::map<std::string, std::string> member_of;
+  for (std::sregex_iterator match(sources.begin(), sources.end(), row), end; match != end; ++match)
+    member_of[(*match)[1]] = (*match)[2];
+  for (const char* common : {"model", "json", "threads"}) member_of[common] = common;
+  for (const auto& [name, command] : all_commands().items())
+    for (const auto& [option, details] : command.at("options").items()) {
+      INFO(name << " --" << option);
+      REQUIRE(member_of.contains(option));
+      const std::regex use("(options|o|command)(\\.|->)" + member_of[option] + "\\b");
+      CHECK(std::regex_search(sources, use));
+    }
 }
 
 TEST_CASE("cli: an unknown, foreign, shortened or valueless argument is named", "[cli]") {
@@ -176,7 +277,131 @@ TEST_CASE("cli: an unknown, foreign, shortened or valueless argument is named", 
   refused({"trace", "--token", "1"}, "--token");
   refused({"trace", "--model"}, "--model");
   refused({"info", "stray"}, "positional");
-  refused({"generate", "--tokens", "1", "--tokens", "2"}, "--tokens");
+  refused({"generate", "--tokens", "1", "--tokens", "2"}, "--tokens is given twice");
+  refused({"generate", "-x"}, "-x");
+  refused({"info", "--json=yes"}, "--json is a switch");
+  refused({"--model", "m", "info"}, "the command comes first");
+}
+
+TEST_CASE("cli: what was meant is named: commands, options, hooks", "[cli]") {
+  refused({"tarce"}, "did you mean trace?");
+  refused({"tokenise"}, "did you mean tokenize?");
+  refused({"first"}, "did you mean first-layer?");
+  refused({"trace", "--hook", "logits"}, "did you mean --hooks?");
+  refused({"generate", "--max-tokens", "3"}, "did you mean --max-new-tokens?");
+  refused({"generate", "--promt", "a"}, "did you mean --prompt?");
+  refused({"info", "--hooks", "logits"}, "belongs to trace");
+  const Outcome far = run({"trace", "--zzzz"});
+  CHECK(far.err.find("did you mean") == std::string::npos);
+  const Folder folder;
+  for (const auto& [given, meant] : std::vector<std::pair<std::string, std::string>>{
+           {"resid_post", "blocks.*.hook_resid_post"},
+           {"hook_resid_pots", "blocks.*.hook_resid_post"},
+           {"pattern", "blocks.*.attn.hook_pattern"},
+           {"attn.hook_rotq", "blocks.*.attn.hook_rot_q"},
+           {"blocks.1.resid_mid", "blocks.1.hook_resid_mid"},
+           {"embed", "hook_embed"},
+           {"logit", "logits"},
+           {"ln_final.scale", "ln_final.hook_scale"}})
+    refused({"trace", "--tokens", "1", "--out", folder / "out", "--hooks", given},
+            "the closest is \"" + meant + "\"");
+}
+
+TEST_CASE("cli: a text that lost its quotes is answered with a hint", "[cli]") {
+  refused({"generate", "--prompt", "Hello", "world"}, "--prompt 'Hello world");
+  refused({"generate", "Hello"}, "--prompt 'TEXT'");
+  refused({"trace", "--hooks", "a", "b"}, "wants quotes");
+  refused({"generate", "--tokens", "1,", "2"}, "without blanks");
+  refused({"sink", "--word", "two words"}, "expected one word");
+  refused({"report", "--word", "two\twords", "--out", "x"}, "--word");
+}
+
+TEST_CASE("cli: a value may stand behind its option, begin with a dash, be empty", "[cli]") {
+  CHECK(done({"generate", "--tokens=1,2", "--max-new-tokens=2"}) ==
+        done({"generate", "--tokens", "1,2", "--max-new-tokens", "2"}));
+  CHECK(done({"tokenize", "--prompt=--json", "--json"}).find("\"text\": \"--json\"") !=
+        std::string::npos);
+  CHECK(done({"tokenize", "--prompt", "-5 degrees", "--json"}).find("-5 degrees") !=
+        std::string::npos);
+  CHECK(done({"tokenize", "--prompt", "-- and on", "--json"}).find("-- and on") !=
+        std::string::npos);
+  CHECK(done({"tokenize", "--prompt=a=b", "--json"}).find("a=b") != std::string::npos);
+}
+
+TEST_CASE("cli: without --model it is said which model ran, and only if one did", "[cli]") {
+  const Outcome tiny = run({"info"});
+  CHECK(tiny.err.find("tiny") != std::string::npos);
+  CHECK(std::count(tiny.err.begin(), tiny.err.end(), '\n') == 1);
+  CHECK(run({"info", "--model", outputs / "tiny_llama3"}).err.empty());
+  const Folder folder;
+  done({"trace", "--tokens", "1", "--out", folder / "t"});
+  CHECK(run({"verify", folder / "t", folder / "t"}).err.empty());
+}
+
+TEST_CASE("cli: text and ids may come through a pipe", "[cli]") {
+  const Folder folder;
+  Conditions text, ids, data;
+  text.stdin_from = folder.file("text", "hello");
+  ids.stdin_from = folder.file("ids", "[1,2]");
+  data.stdin_from = folder.file("data", "{\"task\":\"t\",\"id\":\"1\",\"context\":\"ab\",\"choices\":"
+                                        "[\" c\",\" d\"],\"gold\":0}\n");
+  const std::string prompt = done({"tokenize", "--prompt", "hello", "--json"});
+  const std::string continued = done({"generate", "--tokens", "1,2", "--json"});
+  const std::string scored =
+      nlohmann::json::parse(done({"eval", "--data", data.stdin_from, "--json"}))["tasks"].dump();
+  for (const char* name : {"-", "/dev/stdin", "/dev/fd/0"}) {
+    CHECK(run({"tokenize", "--prompt-file", name, "--json"}, text).out == prompt);
+    CHECK(run({"generate", "--tokens-file", name, "--json"}, ids).out == continued);
+    const Outcome outcome = run({"eval", "--data", name, "--json"}, data);
+    INFO(outcome.err);
+    REQUIRE(outcome.code == 0);
+    CHECK(nlohmann::json::parse(outcome.out)["tasks"].dump() == scored);
+  }
+  Conditions closed;
+  closed.closed = {0};
+  refused({"tokenize", "--prompt-file", "-"}, "empty", closed);
+}
+
+TEST_CASE("cli: a stream that is closed at the start takes nothing from a file", "[cli]") {
+  const Folder folder;
+  done({"trace", "--tokens", "1,5", "--out", folder / "good"});
+  for (const std::vector<int>& closed :
+       std::vector<std::vector<int>>{{0}, {1}, {2}, {0, 1}, {1, 2}, {0, 1, 2}}) {
+    Conditions conditions;
+    conditions.closed = closed;
+    const Arguments trace = {"trace", "--tokens", "1,5", "--json", "--force", "--out", folder / "out"};
+    CHECK(run(trace, conditions).code == 0);
+    CHECK((read_all(folder / "out") == read_all(folder / "good")));
+  }
+}
+
+TEST_CASE("cli: a name that is no UTF-8 comes through JSON", "[cli]") {
+  const Folder folder;
+  const std::string model = folder / "mod\xe8le";
+  fs::copy(outputs / "tiny_llama3", model);
+  const std::string data = folder.file(
+      "d\xff.jsonl", "{\"task\":\"t\",\"id\":\"1\",\"context\":\"ab\",\"choices\":[\" c\",\" d\"],\"gold\":0}\n");
+  const auto json = [&](Arguments arguments) {
+    return nlohmann::json::parse(done(with(arguments, {"--model", model, "--json"})));
+  };
+  CHECK(json({"sink", "--repeats", "4"}).at("model") == "mod\uFFFDle");
+  CHECK(json({"eval", "--data", data, "--samples", folder / "s.jsonl"})["run"]["model"] ==
+        "mod\uFFFDle");
+  json({"trace", "--tokens", "1", "--out", folder / "t\xfe"});
+  json({"verify", "--candidate", folder / "t\xfe"});
+  json({"verify", "--golden", model + "/golden_one.safetensors"});
+  json({"bench", "--prefill", "2", "--runs", "1"});
+  json({"report", "--repeats", "4", "--out", folder / "report"});
+}
+
+TEST_CASE("cli: ids beyond the tokenizer have no text, and stop no command", "[cli]") {
+  const Folder folder;
+  nlohmann::json config = nlohmann::json::parse(read_all(outputs / "tiny_llama3" / "config.json"));
+  const int last = config.at("vocab_size").get<int>() - 1;
+  const nlohmann::json generated = nlohmann::json::parse(
+      done({"generate", "--tokens", std::to_string(last), "--max-new-tokens", "20", "--json"}));
+  CHECK(generated.at("tokens").size() > 0);
+  done({"report", "--repeats", "4", "--out", folder / "report"});
 }
 
 TEST_CASE("cli: a number or a choice outside its range is named with what was expected", "[cli]") {

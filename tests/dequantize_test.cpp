@@ -4,8 +4,9 @@
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <set>
 
-#include "sinkref/tensor.h"
+#include "arithmetic/dtypes.h"
 
 using namespace sinkref;
 
@@ -72,14 +73,20 @@ void check_all_patterns(DType dtype, int exponent_bits, int mantissa_bits) {
   CHECK(wrong == 0);
 }
 
-const DType block_types[] = {DType::Q8_0, DType::Q4_0, DType::Q4_1, DType::Q5_0,
-                             DType::Q5_1, DType::Q4_K, DType::Q5_K, DType::Q6_K};
+/// The rows that weights can be of, with blocks or without.
+std::vector<const DTypeRow*> usable_rows(bool blocks) {
+  std::vector<const DTypeRow*> rows;
+  for (const DTypeRow& row : dtype_table())
+    if (row.dtype && (row.info.block > 1) == blocks) rows.push_back(&row);
+  return rows;
+}
 
 }  // namespace
 
 TEST_CASE("dequantize: every block type has the bits of the gguf package") {
-  for (const DType dtype : block_types) {
-    const DTypeInfo& type = dtype_info(dtype);
+  for (const DTypeRow* row : usable_rows(true)) {
+    const DType dtype = *row->dtype;
+    const DTypeInfo& type = row->info;
     INFO(type.name);
     const Fixture fixture = read_fixture(type);
     std::vector<float> values(fixture.expected.size());
@@ -90,8 +97,9 @@ TEST_CASE("dequantize: every block type has the bits of the gguf package") {
 }
 
 TEST_CASE("dequantize: a part of a row has the bits of the whole row, at any address") {
-  for (const DType dtype : block_types) {
-    const DTypeInfo& type = dtype_info(dtype);
+  for (const DTypeRow* row : usable_rows(true)) {
+    const DType dtype = *row->dtype;
+    const DTypeInfo& type = row->info;
     INFO(type.name);
     const Fixture fixture = read_fixture(type);
     std::vector<char> shifted(fixture.blocks.size() + 1);
@@ -123,4 +131,31 @@ TEST_CASE("dequantize: an fp32 row is copied bit for bit, NaN payloads included"
   std::vector<float> values(2);
   widen(DType::F32, reinterpret_cast<const std::byte*>(stored.data()), 0, 2, values.data());
   CHECK(differing(values, {0x7fc12345, 0x80000000}) == 0);
+}
+
+// A row that no test widens would be a promise that nobody checks.
+TEST_CASE("dequantize: every dtype is one of blocks, or one of the three whose values are tested") {
+  std::set<std::string> plain;
+  for (const DTypeRow* row : usable_rows(false)) plain.insert(row->info.name);
+  CHECK(plain == std::set<std::string>{"F32", "F16", "BF16"});
+}
+
+TEST_CASE("dtypes: names and numbers are found, and none stands twice") {
+  std::set<std::string> names;
+  std::set<int> numbers;
+  for (const DTypeRow& row : dtype_table()) {
+    INFO(row.info.name);
+    CHECK(names.insert(row.info.name).second);
+    CHECK(dtype_named(row.info.name) == &row);
+    CHECK((row.in_safetensors || row.ggml != no_ggml));
+    CHECK(row.dtype.has_value() == (row.widen != nullptr));
+    if (row.dtype) CHECK(&dtype_info(*row.dtype) == &row.info);
+    if (row.ggml == no_ggml) continue;
+    CHECK(numbers.insert(row.ggml).second);
+    CHECK(dtype_numbered(static_cast<uint32_t>(row.ggml)) == &row);
+  }
+  CHECK(dtype_named("F33") == nullptr);
+  CHECK(dtype_numbered(4) == nullptr);  // Q4_2, which is no more
+  CHECK(dtype_numbered(0xffffffff) == nullptr);
+  CHECK(dtype_names().starts_with("F32, F16, BF16, Q8_0, "));
 }

@@ -7,8 +7,9 @@
 #include <limits>
 #include <random>
 
-#include "sinkref/number.h"
+#include "arithmetic/dtypes.h"
 #include "sinkref/error.h"
+#include "sinkref/number.h"
 
 using namespace sinkref;
 
@@ -93,8 +94,9 @@ TEST_CASE("matmul: every stored type is widened exactly, alone or among several 
           "[kernels]") {
   const Kernels<float>& spec = find_kernels<float>("spec");
   std::mt19937 generator(9);
-  for (DType dtype : {DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1,
-                      DType::Q5_0, DType::Q5_1, DType::Q4_K, DType::Q5_K, DType::Q6_K}) {
+  for (const DTypeRow& row : dtype_table()) {
+    if (!row.dtype) continue;
+    const DType dtype = *row.dtype;
     const size_t depth = 768, outputs[] = {70, 5, 32};
     const auto x = random_values<float>(40 * depth, 10);
     std::vector<std::vector<std::byte>> bytes;

@@ -8,8 +8,8 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 here=$root/build/aarch64
 sysroot=$here/sysroot
 libraries=(libc6 libc6-dev linux-libc-dev libgcc-s1 libgomp1 libstdc++6 libgfortran5 libhwy1 libhwy-dev libpcre2-8-0
-  libpcre2-dev libsentencepiece0 libsentencepiece-dev libssl3 libssl-dev libboost1.74-dev
-  libboost-program-options1.74.0 libboost-program-options1.74-dev libopenblas0-pthread libopenblas-pthread-dev
+  libpcre2-dev libsentencepiece0 libsentencepiece-dev libssl3 libssl-dev
+  libopenblas0-pthread libopenblas-pthread-dev
   nlohmann-json3-dev catch2 zlib1g zlib1g-dev)
 tools=(g++-aarch64-linux-gnu qemu-user-static)
 
@@ -60,8 +60,6 @@ cpp_link_args = ['-Wl,--sysroot=$sysroot', '-L$lib', '-L$lib/openblas-pthread', 
 [properties]
 sys_root = '$sysroot'
 pkg_config_libdir = '$lib/pkgconfig:$lib/openblas-pthread/pkgconfig:$sysroot/usr/share/pkgconfig'
-boost_includedir = '$sysroot/usr/include'
-boost_librarydir = '$lib'
 [host_machine]
 system = 'linux'
 cpu_family = 'aarch64'

@@ -14,7 +14,7 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 build=$root/build
 venv=$build/venv
-packages=(meson ninja-build pkg-config g++ libhwy-dev libsentencepiece-dev libboost-program-options-dev
+packages=(meson ninja-build pkg-config g++ libhwy-dev libsentencepiece-dev
   catch2 libopenblas-dev nlohmann-json3-dev libpcre2-dev libssl-dev zlib1g-dev python3-venv python3-pip)
 
 fail() { echo "setup.sh: $*" >&2; exit 1; }

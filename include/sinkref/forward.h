@@ -39,6 +39,10 @@ struct Extent {
   LogitRows logits = LogitRows::last;
 };
 
+/// Throws InputError for tokens that cannot be run after `before` others: none, too many, or one
+/// outside the vocabulary.
+void check_tokens(const Model& model, const std::vector<int>& tokens, size_t before = 0);
+
 /// As much of the model as the hooks need.
 template <class T>
 Extent extent_of(const Hooks<T>& hooks, const ModelConfig& config);
@@ -57,9 +61,6 @@ class Forward {
  public:
   Forward(const Model& model, RunOptions options, Extent extent = {});
 
-  /// Throws InputError for tokens that cannot be run after `before` others: none, too many, or one
-  /// outside the vocabulary.
-  void check(const std::vector<int>& tokens, size_t before = 0) const;
   Sequence<T> start(std::vector<int> tokens) const;  ///< checks them
 
   /// Runs all pending tokens. Returns the logits of each sequence's last position (batch, V) for

@@ -84,8 +84,6 @@ std::vector<Hook> select_hooks(const std::string& globs, size_t layers);
 /// True for a name that `*`/`?` of the glob can be filled in to give.
 bool glob_matches(std::string_view glob, std::string_view name);
 
-std::string hook_meaning(HookPoint point);
-
 std::vector<size_t> hook_shape(HookPoint point, const ModelConfig& config);
 
 /// The place of a hook in all_hooks().

@@ -1,6 +1,7 @@
 // Each formula is that of the gguf package's `dequantize`, so the bits are equal too. All products
 // are exact in fp32 (11 bits of a half, at most 7 of a scale, 5 of a quantised value): only the
 // addition of a minimum rounds.
+#include "arithmetic/dtypes.h"
 #include "checkpoint/readers.h"
 
 #include <hwy/highway.h>
@@ -201,40 +202,84 @@ void widen_blocks(const DTypeInfo& type, const std::byte* row, size_t begin, siz
 }
 
 template <float (*to_float)(uint16_t)>
-void widen_16_bit(const std::byte* __restrict row, size_t begin, size_t end,
+void widen_16_bit(const DTypeInfo&, const std::byte* __restrict row, size_t begin, size_t end,
                   float* __restrict out) {
   for (size_t i = begin; i < end; ++i) out[i - begin] = to_float(load<uint16_t>(row + 2 * i));
 }
 
+void copy_fp32(const DTypeInfo&, const std::byte* row, size_t begin, size_t end, float* out) {
+  std::memcpy(out, row + 4 * begin, 4 * (end - begin));
+}
+
+// The table of dtypes. A new one is a row here with the function above that widens it, and its name in
+// DType (in the same order); those that cannot be used are known by their size.
+// Columns: DType, {name, block, bytes}, GGUF's number, whether safetensors has it, how it is widened.
+// https://github.com/ggml-org/ggml/blob/master/docs/gguf.md,
+// https://github.com/huggingface/safetensors#format
+constexpr DTypeRow table[] = {
+    {DType::F32, {"F32", 1, 4}, 0, true, copy_fp32},
+    {DType::F16, {"F16", 1, 2}, 1, true, widen_16_bit<half_to_float>},
+    {DType::BF16, {"BF16", 1, 2}, 30, true, widen_16_bit<bf16_to_float>},
+    {DType::Q8_0, {"Q8_0", 32, 34}, 8, false, widen_blocks<q8_0>},
+    {DType::Q4_0, {"Q4_0", 32, 18}, 2, false, widen_blocks<q4_0>},
+    {DType::Q4_1, {"Q4_1", 32, 20}, 3, false, widen_blocks<q4_1>},
+    {DType::Q5_0, {"Q5_0", 32, 22}, 6, false, widen_blocks<q5_0>},
+    {DType::Q5_1, {"Q5_1", 32, 24}, 7, false, widen_blocks<q5_1>},
+    {DType::Q4_K, {"Q4_K", 256, 144}, 12, false, widen_blocks<q4_k>},
+    {DType::Q5_K, {"Q5_K", 256, 176}, 13, false, widen_blocks<q5_k>},
+    {DType::Q6_K, {"Q6_K", 256, 210}, 14, false, widen_blocks<q6_k>},
+    {{}, {"Q8_1", 32, 40}, 9, false, nullptr},
+    {{}, {"Q2_K", 256, 84}, 10, false, nullptr},
+    {{}, {"Q3_K", 256, 110}, 11, false, nullptr},
+    {{}, {"Q8_K", 256, 292}, 15, false, nullptr},
+    {{}, {"IQ2_XXS", 256, 66}, 16, false, nullptr},
+    {{}, {"IQ2_XS", 256, 74}, 17, false, nullptr},
+    {{}, {"IQ3_XXS", 256, 98}, 18, false, nullptr},
+    {{}, {"IQ1_S", 256, 50}, 19, false, nullptr},
+    {{}, {"IQ4_NL", 32, 18}, 20, false, nullptr},
+    {{}, {"IQ3_S", 256, 110}, 21, false, nullptr},
+    {{}, {"IQ2_S", 256, 82}, 22, false, nullptr},
+    {{}, {"IQ4_XS", 256, 136}, 23, false, nullptr},
+    {{}, {"I8", 1, 1}, 24, true, nullptr},
+    {{}, {"I16", 1, 2}, 25, true, nullptr},
+    {{}, {"I32", 1, 4}, 26, true, nullptr},
+    {{}, {"I64", 1, 8}, 27, true, nullptr},
+    {{}, {"F64", 1, 8}, 28, true, nullptr},
+    {{}, {"IQ1_M", 256, 56}, 29, false, nullptr},
+    {{}, {"TQ1_0", 256, 54}, 34, false, nullptr},
+    {{}, {"TQ2_0", 256, 66}, 35, false, nullptr},
+    {{}, {"MXFP4", 32, 17}, 39, false, nullptr},
+    {{}, {"NVFP4", 64, 36}, 40, false, nullptr},
+    {{}, {"Q1_0", 128, 18}, 41, false, nullptr},
+    {{}, {"BOOL", 1, 1}, no_ggml, true, nullptr},
+    {{}, {"F4", 2, 1}, no_ggml, true, nullptr},
+    {{}, {"F6_E2M3", 4, 3}, no_ggml, true, nullptr},
+    {{}, {"F6_E3M2", 4, 3}, no_ggml, true, nullptr},
+    {{}, {"U8", 1, 1}, no_ggml, true, nullptr},
+    {{}, {"F8_E5M2", 1, 1}, no_ggml, true, nullptr},
+    {{}, {"F8_E4M3", 1, 1}, no_ggml, true, nullptr},
+    {{}, {"F8_E8M0", 1, 1}, no_ggml, true, nullptr},
+    {{}, {"F8_E4M3FNUZ", 1, 1}, no_ggml, true, nullptr},
+    {{}, {"F8_E5M2FNUZ", 1, 1}, no_ggml, true, nullptr},
+    {{}, {"U16", 1, 2}, no_ggml, true, nullptr},
+    {{}, {"U32", 1, 4}, no_ggml, true, nullptr},
+    {{}, {"C64", 1, 8}, no_ggml, true, nullptr},
+    {{}, {"U64", 1, 8}, no_ggml, true, nullptr},
+};
+
+// dtype_info() finds a DType's row by its number.
+constexpr bool in_order() {
+  size_t usable = 0;
+  for (size_t i = 0; i < std::size(table); ++i)
+    if (table[i].dtype &&
+        (table[i].dtype != DType(i) || table[i].widen == nullptr || ++usable != i + 1))
+      return false;
+  return true;
+}
+static_assert(in_order(), "the rows of DType come first, in its order, each with its function");
+
 }  // namespace
 
-void widen(DType dtype, const std::byte* row, size_t begin, size_t end, float* out) {
-  const DTypeInfo& type = dtype_info(dtype);
-  switch (dtype) {
-    case DType::F32:
-      std::memcpy(out, row + 4 * begin, 4 * (end - begin));
-      return;
-    case DType::F16:
-      return widen_16_bit<half_to_float>(row, begin, end, out);
-    case DType::BF16:
-      return widen_16_bit<bf16_to_float>(row, begin, end, out);
-    case DType::Q8_0:
-      return widen_blocks<q8_0>(type, row, begin, end, out);
-    case DType::Q4_0:
-      return widen_blocks<q4_0>(type, row, begin, end, out);
-    case DType::Q4_1:
-      return widen_blocks<q4_1>(type, row, begin, end, out);
-    case DType::Q5_0:
-      return widen_blocks<q5_0>(type, row, begin, end, out);
-    case DType::Q5_1:
-      return widen_blocks<q5_1>(type, row, begin, end, out);
-    case DType::Q4_K:
-      return widen_blocks<q4_k>(type, row, begin, end, out);
-    case DType::Q5_K:
-      return widen_blocks<q5_k>(type, row, begin, end, out);
-    case DType::Q6_K:
-      return widen_blocks<q6_k>(type, row, begin, end, out);
-  }
-}
+std::span<const DTypeRow> dtype_table() { return table; }
 
 }  // namespace sinkref

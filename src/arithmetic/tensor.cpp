@@ -1,14 +1,33 @@
 #include "sinkref/tensor.h"
 
+#include "arithmetic/dtypes.h"
+
 namespace sinkref {
 
-const DTypeInfo& dtype_info(DType dtype) {
-  static const DTypeInfo table[] = {
-      {"F32", 1, 4},      {"F16", 1, 2},      {"BF16", 1, 2},     {"Q8_0", 32, 34},
-      {"Q4_0", 32, 18},   {"Q4_1", 32, 20},   {"Q5_0", 32, 22},   {"Q5_1", 32, 24},
-      {"Q4_K", 256, 144}, {"Q5_K", 256, 176}, {"Q6_K", 256, 210},
-  };
-  return table[static_cast<size_t>(dtype)];
+const DTypeInfo& dtype_info(DType dtype) { return dtype_table()[static_cast<size_t>(dtype)].info; }
+
+const DTypeRow* dtype_named(std::string_view name) {
+  for (const DTypeRow& row : dtype_table())
+    if (name == row.info.name) return &row;
+  return nullptr;
+}
+
+const DTypeRow* dtype_numbered(uint32_t ggml) {
+  for (const DTypeRow& row : dtype_table())
+    if (row.ggml != no_ggml && ggml == static_cast<uint32_t>(row.ggml)) return &row;
+  return nullptr;
+}
+
+std::string dtype_names() {
+  std::string names;
+  for (const DTypeRow& row : dtype_table())
+    if (row.dtype) names += (names.empty() ? "" : ", ") + std::string(row.info.name);
+  return names;
+}
+
+void widen(DType dtype, const std::byte* row, size_t begin, size_t end, float* out) {
+  const DTypeRow& type = dtype_table()[static_cast<size_t>(dtype)];
+  type.widen(type.info, row, begin, end, out);
 }
 
 size_t interleaved_row(size_t r, size_t head_dim) {

@@ -1,6 +1,12 @@
 #include "base/json_file.h"
 
+#include <unistd.h>
+
+#include <cerrno>
+#include <charconv>
+#include <cstring>
 #include <fstream>
+#include <optional>
 #include <set>
 #include <sstream>
 #include <vector>
@@ -20,6 +26,38 @@ std::string reason(const std::exception& e) {
   constexpr std::string_view noise = "parse error at ";
   return plain.starts_with(noise) ? plain.substr(noise.size()) : plain;
 }
+
+/// Reads an open descriptor to its end.
+std::string read_stream(int descriptor, const std::string& name, size_t max_bytes) {
+  std::string text;
+  std::vector<char> part(1 << 16);
+  for (;;) {
+    const ssize_t n = ::read(descriptor, part.data(), part.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0)
+      refuse(name, std::string("cannot be read: ") + std::strerror(errno) + ", expected some text",
+             "give a file or a pipe");
+    if (n == 0) return text;
+    text.append(part.data(), static_cast<size_t>(n));
+    if (text.size() > max_bytes)
+      refuse(name, "holds more than " + std::to_string(max_bytes) + " bytes, expected fewer",
+             "shorten it");
+  }
+}
+
+/// The descriptor that a name stands for: "-" and /dev/stdin, and what a shell writes for <(…).
+std::optional<int> open_descriptor(const std::string& name) {
+  if (name == "-" || name == "/dev/stdin") return 0;
+  for (const std::string_view folder : {"/dev/fd/", "/proc/self/fd/"}) {
+    int descriptor = -1;
+    const char* end = name.data() + name.size();
+    if (!name.starts_with(folder)) continue;
+    const auto [rest, error] = std::from_chars(name.data() + folder.size(), end, descriptor);
+    if (error == std::errc() && rest == end && descriptor >= 0) return descriptor;
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 nlohmann::json parse_json(std::string_view text, const std::string& what) {
@@ -50,6 +88,8 @@ nlohmann::json parse_json(std::string_view text, const std::string& what) {
 }
 
 std::string read_text_file(const std::filesystem::path& file, size_t max_bytes) {
+  if (const std::optional<int> descriptor = open_descriptor(file.string()))
+    return read_stream(*descriptor, file == "-" ? "standard input" : file.string(), max_bytes);
   std::error_code error;
   const auto status = std::filesystem::status(file, error);
   if (!std::filesystem::exists(status))

@@ -13,7 +13,7 @@ nlohmann::json parse_json(std::string_view text, const std::string& what);
 /// A whole file, at most `max_bytes` long. Throws InputError naming the file.
 nlohmann::json read_json_file(const std::filesystem::path& file, size_t max_bytes = 256u << 20);
 
-/// A whole regular file as bytes; the same limits and errors.
+/// A whole file as bytes, or a pipe ("-", /dev/stdin, /dev/fd/N); the same limits and errors.
 std::string read_text_file(const std::filesystem::path& file, size_t max_bytes = 256u << 20);
 
 }  // namespace sinkref

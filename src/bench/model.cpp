@@ -67,7 +67,7 @@ ModelTiming time_model(const std::string& path, const std::string& kernel, size_
   Hooks<float> none;
   const size_t prompt = std::max<size_t>(prefill, 1);
   const std::vector<int> tokens = some_tokens(prompt + decode, c.vocab_size);
-  forward.check(tokens);
+  check_tokens(model, tokens);
 
   start = Clock::now();
   {

@@ -5,6 +5,7 @@
 //   tensor info: string name, u32 n, u64 size[n] (innermost first), u32 type, u64 offset
 //
 // Tensors lie in the order of their infos, each starting at the next multiple of the alignment.
+#include "arithmetic/dtypes.h"
 #include "checkpoint/gguf_metadata.h"
 #include "checkpoint/gguf_names.h"
 #include "checkpoint/gguf_reader.h"
@@ -20,56 +21,13 @@ namespace {
 constexpr uint64_t longest_name = 64;  // GGML_MAX_NAME
 constexpr uint32_t largest_alignment = 1u << 24;
 
-struct FileDType {
-  uint32_t number;
-  const char* name;
-  uint64_t block;  // elements
-  uint64_t bytes;  // of one block
-  std::optional<DType> usable;
-};
-
-constexpr FileDType file_dtypes[] = {
-    {0, "F32", 1, 4, DType::F32},
-    {1, "F16", 1, 2, DType::F16},
-    {2, "Q4_0", 32, 18, DType::Q4_0},
-    {3, "Q4_1", 32, 20, DType::Q4_1},
-    {6, "Q5_0", 32, 22, DType::Q5_0},
-    {7, "Q5_1", 32, 24, DType::Q5_1},
-    {8, "Q8_0", 32, 34, DType::Q8_0},
-    {9, "Q8_1", 32, 40, {}},
-    {10, "Q2_K", 256, 84, {}},
-    {11, "Q3_K", 256, 110, {}},
-    {12, "Q4_K", 256, 144, DType::Q4_K},
-    {13, "Q5_K", 256, 176, DType::Q5_K},
-    {14, "Q6_K", 256, 210, DType::Q6_K},
-    {15, "Q8_K", 256, 292, {}},
-    {16, "IQ2_XXS", 256, 66, {}},
-    {17, "IQ2_XS", 256, 74, {}},
-    {18, "IQ3_XXS", 256, 98, {}},
-    {19, "IQ1_S", 256, 50, {}},
-    {20, "IQ4_NL", 32, 18, {}},
-    {21, "IQ3_S", 256, 110, {}},
-    {22, "IQ2_S", 256, 82, {}},
-    {23, "IQ4_XS", 256, 136, {}},
-    {24, "I8", 1, 1, {}},
-    {25, "I16", 1, 2, {}},
-    {26, "I32", 1, 4, {}},
-    {27, "I64", 1, 8, {}},
-    {28, "F64", 1, 8, {}},
-    {29, "IQ1_M", 256, 56, {}},
-    {30, "BF16", 1, 2, DType::BF16},
-    {34, "TQ1_0", 256, 54, {}},
-    {35, "TQ2_0", 256, 66, {}},
-    {39, "MXFP4", 32, 17, {}},
-    {40, "NVFP4", 64, 36, {}},
-    {41, "Q1_0", 128, 18, {}},
-};
-
-const FileDType& file_dtype(const GgufReader& in, uint32_t number, const std::string& what) {
-  for (const FileDType& known : file_dtypes)
-    if (known.number == number) return known;
-  in.fail(what + " has the unknown ggml type " + std::to_string(number) +
-          ", expected F32 (0) to Q1_0 (41)");
+const DTypeRow& file_dtype(const GgufReader& in, uint32_t number, const std::string& what) {
+  if (const DTypeRow* known = dtype_numbered(number)) return *known;
+  const auto by_number = [](const DTypeRow& a, const DTypeRow& b) { return a.ggml < b.ggml; };
+  const std::span<const DTypeRow> all = dtype_table();
+  const DTypeRow& last = *std::max_element(all.begin(), all.end(), by_number);
+  in.fail(what + " has the unknown ggml type " + std::to_string(number) + ", expected F32 (0) to " +
+          last.info.name + " (" + std::to_string(last.ggml) + ")");
 }
 
 std::vector<uint64_t> read_shape(GgufReader& in, const std::string& what) {
@@ -86,7 +44,7 @@ std::vector<uint64_t> read_shape(GgufReader& in, const std::string& what) {
   return shape;
 }
 
-uint64_t bytes_of(const GgufReader& in, const std::vector<uint64_t>& shape, const FileDType& dtype,
+uint64_t bytes_of(const GgufReader& in, const std::vector<uint64_t>& shape, const DTypeInfo& dtype,
                   const std::string& what) {
   if (shape.back() % dtype.block != 0)
     in.fail(what + " has rows of " + std::to_string(shape.back()) +
@@ -112,12 +70,12 @@ TensorInfo read_info(GgufReader& in, uint64_t index) {
   info.tensor.stored_name = in.string("name of tensor " + std::to_string(index), longest_name);
   const std::string what = "tensor " + quoted(info.tensor.stored_name);
   info.tensor.shape = read_shape(in, what);
-  const FileDType& dtype = file_dtype(in, in.number<uint32_t>(what), what);
-  if (dtype.usable)
-    info.tensor.dtype = *dtype.usable;
+  const DTypeRow& dtype = file_dtype(in, in.number<uint32_t>(what), what);
+  if (dtype.dtype)
+    info.tensor.dtype = *dtype.dtype;
   else
-    info.tensor.unsupported_dtype = dtype.name;
-  info.tensor.bytes = bytes_of(in, info.tensor.shape, dtype, what);
+    info.tensor.unsupported_dtype = dtype.info.name;
+  info.tensor.bytes = bytes_of(in, info.tensor.shape, dtype.info, what);
   info.offset = in.number<uint64_t>(what);
   return info;
 }

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <set>
 
+#include "arithmetic/dtypes.h"
 #include "base/json_file.h"
 #include "checkpoint/readers.h"
 #include "sinkref/error.h"
@@ -21,28 +22,12 @@ namespace {
 
 constexpr uint64_t longest_header = 100'000'000;  // the reference's limit
 
-struct FileDType {
-  const char* name;
-  uint64_t bits;
-  std::optional<DType> usable;
-};
-
-constexpr FileDType file_dtypes[] = {
-    {"F32", 32, DType::F32}, {"F16", 16, DType::F16}, {"BF16", 16, DType::BF16}, {"BOOL", 8, {}},
-    {"F4", 4, {}},           {"F6_E2M3", 6, {}},      {"F6_E3M2", 6, {}},        {"U8", 8, {}},
-    {"I8", 8, {}},           {"F8_E5M2", 8, {}},      {"F8_E4M3", 8, {}},        {"F8_E8M0", 8, {}},
-    {"F8_E4M3FNUZ", 8, {}},  {"F8_E5M2FNUZ", 8, {}},  {"I16", 16, {}},           {"U16", 16, {}},
-    {"I32", 32, {}},         {"U32", 32, {}},         {"C64", 64, {}},           {"F64", 64, {}},
-    {"I64", 64, {}},         {"U64", 64, {}},
-};
-
-const FileDType& file_dtype(const json& value, const std::string& where) {
+const DTypeRow& file_dtype(const json& value, const std::string& where) {
   if (!value.is_string())
     refuse(where, std::string("dtype is of type ") + value.type_name() + ", expected a string");
   const std::string& name = value.get_ref<const std::string&>();
-  const auto found = std::find_if(std::begin(file_dtypes), std::end(file_dtypes),
-                                  [&](const FileDType& known) { return name == known.name; });
-  if (found == std::end(file_dtypes))
+  const DTypeRow* found = dtype_named(name);
+  if (found == nullptr || !found->in_safetensors)
     refuse(where, "dtype is " + quoted(name) + ", expected one of the safetensors format");
   return *found;
 }
@@ -79,11 +64,11 @@ StoredTensor read_entry(const MappedFile& file, const std::string& name, const j
   StoredTensor tensor;
   tensor.file = file.path();
   tensor.stored_name = name;
-  const FileDType& dtype = file_dtype(entry["dtype"], where);
-  if (dtype.usable)
-    tensor.dtype = *dtype.usable;
+  const DTypeRow& dtype = file_dtype(entry["dtype"], where);
+  if (dtype.dtype)
+    tensor.dtype = *dtype.dtype;
   else
-    tensor.unsupported_dtype = dtype.name;
+    tensor.unsupported_dtype = dtype.info.name;
   tensor.shape = sizes(entry["shape"], where, "shape");
   const std::vector<uint64_t> offsets = sizes(entry["data_offsets"], where, "data_offsets");
   if (offsets.size() != 2 || offsets[0] > offsets[1] || offsets[1] > data.size())
@@ -92,11 +77,11 @@ StoredTensor read_entry(const MappedFile& file, const std::string& name, const j
                std::to_string(data.size()) + " bytes of data",
            "the file may be truncated: download it again");
   std::vector<uint64_t> bit_factors = tensor.shape;
-  bit_factors.push_back(dtype.bits);
+  bit_factors.push_back(8 * dtype.info.bytes / dtype.info.block);  // F4 has half a byte
   const std::optional<uint64_t> bits = product(bit_factors);
   tensor.bytes = offsets[1] - offsets[0];
   if (!bits || *bits % 8 != 0 || *bits / 8 != tensor.bytes)
-    refuse(where, "shape " + shape_text(tensor.shape) + " of " + dtype.name + " takes " +
+    refuse(where, "shape " + shape_text(tensor.shape) + " of " + dtype.info.name + " takes " +
                       (bits ? std::to_string(*bits / 8) : "more than 2^61") +
                       " bytes, expected the " + std::to_string(tensor.bytes) +
                       " that data_offsets span");

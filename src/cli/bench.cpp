@@ -8,6 +8,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "arithmetic/dtypes.h"
 #include "bench/bench.h"
 #include "cli/commands.h"
 #include "cli/inputs.h"
@@ -18,6 +19,29 @@ namespace sinkref::cli {
 using nlohmann::ordered_json;
 
 namespace {
+
+struct BenchCommand : RunningCommand {
+  size_t prefill = 0, decode = 0, runs = 5;
+  std::string shapes, rows = "1,4,16,64,512", dtype = "F32";
+
+  OptionTable table() override {
+    return joined({{{"prefill", number(prefill, 0), "tokens of the prompt to time, 0 for none"},
+                    {"decode", number(decode, 0),
+                     "tokens to time one at a time after the prompt, 0 for none"},
+                    {"shapes", text("NAMES", shapes),
+                     "matrices to time: llama-2-7b, llama-3-8b, mistral-7b, smollm2 (all four if no "
+                     "model is timed), or OUTPUTSxINPUTS"},
+                    {"rows", text("NUMBERS", rows), "rows of activations of each matrix product"},
+                    {"dtype", text("NAMES", dtype),
+                     "stored types of the weights, some of " + dtype_names()},
+                    {"runs", number(runs, 1, 1000),
+                     "rounds in which all that is timed takes turns; medians are printed"}},
+                   kernel_row(), chunk_row()});
+  }
+  int run() const override;
+  bool whole_model() const { return prefill > 0 || decode > 0; }
+  bool needs_model() const override { return whole_model(); }
+};
 
 std::vector<std::string> parts_of(const std::string& text) {
   std::vector<std::string> parts;
@@ -43,20 +67,14 @@ std::vector<size_t> parse_rows(const std::string& text) {
 }
 
 std::vector<DType> parse_dtypes(const std::string& text) {
-  constexpr DType all[] = {DType::F32,  DType::F16,  DType::BF16, DType::Q8_0,
-                           DType::Q4_0, DType::Q4_1, DType::Q5_0, DType::Q5_1,
-                           DType::Q4_K, DType::Q5_K, DType::Q6_K};
   std::vector<DType> dtypes;
   for (const std::string& part : parts_of(text)) {
-    std::string upper = part, known;
+    std::string upper = part;
     for (char& c : upper) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
-    const size_t before = dtypes.size();
-    for (DType dtype : all) {
-      known += (known.empty() ? "" : ", ") + std::string(dtype_info(dtype).name);
-      if (upper == dtype_info(dtype).name) dtypes.push_back(dtype);
-    }
-    if (dtypes.size() == before)
-      throw InputError("--dtype " + quoted(part) + ": expected some of " + known);
+    const DTypeRow* known = dtype_named(upper);
+    if (known == nullptr || !known->dtype)
+      throw InputError("--dtype " + quoted(part) + ": expected some of " + dtype_names());
+    dtypes.push_back(*known->dtype);
   }
   return dtypes;
 }
@@ -103,7 +121,7 @@ void print_matmul(const ordered_json& j) {
   std::fflush(stdout);
 }
 
-ordered_json bench_matmuls(const Options& options) {
+ordered_json bench_matmuls(const BenchCommand& options) {
   const std::vector<MatmulShape> shapes = matmul_shapes(
       options.shapes.empty() ? "llama-2-7b,llama-3-8b,mistral-7b,smollm2" : options.shapes);
   const std::vector<size_t> rows = parse_rows(options.rows);
@@ -122,7 +140,7 @@ ordered_json bench_matmuls(const Options& options) {
   return all;
 }
 
-ordered_json bench_model(const Options& options) {
+ordered_json bench_model(const BenchCommand& options) {
   const ModelTiming t = time_model(options.model, options.kernel, options.chunk, options.prefill,
                                    options.decode, options.runs);
   const auto or_null = [](bool asked, double value) {
@@ -144,30 +162,32 @@ ordered_json bench_model(const Options& options) {
 
 }  // namespace
 
-int bench(const Options& options) {
-  const bool whole_model = options.prefill > 0 || options.decode > 0;
-  const std::string kernel = find_kernels<float>(options.kernel).name;  // a wrong one shows here
+int BenchCommand::run() const {
+  const BenchCommand& options = *this;
+  const std::string chosen = find_kernels<float>(options.kernel).name;  // a wrong one shows here
   ordered_json j;
-  if (whole_model) j = bench_model(options);
+  if (whole_model()) j = bench_model(options);
   j["threads"] = omp_get_max_threads();
-  j["kernel"] = kernel;
+  j["kernel"] = chosen;
   j["runs"] = options.runs;
   j["openblas_core"] = openblas_get_corename();
-  if (!whole_model || !options.shapes.empty()) {
+  if (!whole_model() || !options.shapes.empty()) {
     j["matmul"] = bench_matmuls(options);
     if (j["openblas_core"] == "Prescott")  // its fallback is a weak opponent
       say("OpenBLAS does not know this processor and ran SSE3 kernels; for its best, set "
           "OPENBLAS_CORETYPE=SkylakeX (AVX-512) or Haswell (AVX2)");
   }
   if (options.json) {
-    std::cout << j.dump(2) << '\n';
+    std::cout << json_text(j) << '\n';
     return 0;
   }
   for (const auto& [key, value] : j.items())
     if (!value.is_array())
       std::cout << key << std::string(24 - std::min<size_t>(23, key.size()), ' ')
-                << (value.is_string() ? value.get<std::string>() : value.dump()) << '\n';
+                << (value.is_string() ? value.get<std::string>() : json_text(value, -1)) << '\n';
   return 0;
 }
+
+std::unique_ptr<Command> make_bench() { return std::make_unique<BenchCommand>(); }
 
 }  // namespace sinkref::cli

@@ -1,19 +1,21 @@
 #pragma once
 
+#include <vector>
+
 #include "cli/options.h"
 
 namespace sinkref::cli {
 
-int info(const Options& options);
-int tokenize(const Options& options);
-int generate(const Options& options);
-int trace(const Options& options);
-int sink(const Options& options);
-int verify(const Options& options);
-int first_layer(const Options& options);
-int report(const Options& options);
-int bench(const Options& options);
-int eval(const Options& options);
-int verify_self(const Options& options);
+// Each command with its options in a file of its own; main.cpp has the row that describes it.
+std::unique_ptr<Command> make_info();
+std::unique_ptr<Command> make_tokenize();
+std::unique_ptr<Command> make_generate();
+std::unique_ptr<Command> make_trace();
+std::unique_ptr<Command> make_sink();
+std::unique_ptr<Command> make_verify();
+std::unique_ptr<Command> make_first_layer();
+std::unique_ptr<Command> make_report();
+std::unique_ptr<Command> make_bench();
+std::unique_ptr<Command> make_eval();
 
 }  // namespace sinkref::cli

@@ -21,7 +21,41 @@ using nlohmann::ordered_json;
 
 namespace {
 
-EvalSelection selection(const Options& options) {
+struct EvalCommand : RunningCommand {
+  std::vector<std::string> data, merge;
+  std::optional<std::string> samples, tasks, few_shot, shard, out;
+  std::optional<size_t> seed;
+  size_t limit = 0;
+  std::string variant = "both";
+  bool force = false;
+
+  EvalCommand() { chunk = eval_batch_rows; }
+  OptionTable table() override {
+    return joined({{{"data", texts("FILE", data),
+                     "files of items, .jsonl or .jsonl.gz; - is standard input"},
+                    {"tasks", text("NAMES", tasks), "only these tasks of the data, as arc_easy,mmlu"},
+                    {"limit", number(limit, 0), "only so many items of each task, 0 for all"},
+                    {"seed", number(seed, 0),
+                     "with --limit: a random sample instead of the first items"},
+                    {"few-shot", text("FILE", few_shot), "file of prefixes by subject: MMLU 5-shot"}},
+                   patch_row(),
+                   {{"variant", choice(variant, {"both", "original", "patched"}),
+                     "both, original or patched"}},
+                   ablate_row(),
+                   {{"samples", text("FILE", samples),
+                     "file for one line per item and variant, filled as they come; the same command "
+                     "again goes on where it was stopped"},
+                    {"shard", text("I/N", shard),
+                     "only part I (from 0) of N, to be put together by --merge"},
+                    {"merge", texts("FILE", merge), "samples files of all shards"}},
+                   output_rows(out, force, "FILE", "where to write the summary, as --json prints it"),
+                   bos_row(), softmax_row(), precision_row(), kernel_row(), chunk_row()});
+  }
+  int run() const override;
+  bool needs_model() const override { return merge.empty(); }
+};
+
+EvalSelection selection(const EvalCommand& options) {
   EvalSelection chosen;
   chosen.limit = options.limit;
   chosen.seed = options.seed;
@@ -43,7 +77,7 @@ struct Shard {
   size_t index = 0, of = 1;
 };
 
-Shard shard(const Options& options) {
+Shard parsed_shard(const EvalCommand& options) {
   Shard shard;
   if (!options.shard) return shard;
   const std::string& text = *options.shard;
@@ -56,21 +90,21 @@ Shard shard(const Options& options) {
   return shard;
 }
 
-std::vector<std::string> variants(const Options& options, bool patched) {
+std::vector<std::string> variants(const EvalCommand& options, bool patched) {
   if (options.variant == "original" || !patched) return {"original"};
   if (options.variant == "patched") return {"patched"};
   return {"original", "patched"};
 }
 
 /// Everything that decides a byte of the result.
-RunInfo run_info(const Options& options, const Model& model, const std::vector<Neurons>& patch,
+RunInfo run_info(const EvalCommand& options, const Model& model, const std::vector<Neurons>& patch,
                  const EvalData& data, std::pair<size_t, size_t> range) {
   ordered_json files = ordered_json::array();
   for (const EvalFile& file : data.files)
-    files.push_back({{"name", file.name}, {"sha256", file.sha256}});
+    files.push_back({{"name", valid_utf8(file.name)}, {"sha256", file.sha256}});
   RunInfo info = {{"program", "sinkref " SINKREF_VERSION},
                   {"arithmetic_version", arithmetic_version},
-                  {"model", std::filesystem::path(options.model).filename().string()},
+                  {"model", model_name(options)},
                   {"weights_sha256", model.weights_sha256(model.config().layers)},
                   {"precision", options.precision},
                   {"softmax", options.softmax == Softmax::one ? "one" : "standard"},
@@ -87,7 +121,7 @@ RunInfo run_info(const Options& options, const Model& model, const std::vector<N
                   {"shard", nullptr}};
   if (options.tasks) info["tasks"] = *options.tasks;
   if (options.seed) info["seed"] = *options.seed;
-  const Shard part = shard(options);
+  const Shard part = parsed_shard(options);
   if (options.shard)
     info["shard"] = {{"index", part.index}, {"of", part.of}, {"first", range.first},
                      {"end", range.second}};
@@ -144,7 +178,7 @@ Sample sample(const EvalItem& item, const std::string& variant, EvalScore score)
 
 /// Fills up `encoded`, the requests of the items from `first` on. A faulty item ends it, and is an
 /// error only when it is the first: those before it are scored and kept.
-void encode_ahead(const Options& options, const Tokenizer& tokenizer, size_t max_positions,
+void encode_ahead(const EvalCommand& options, const Tokenizer& tokenizer, size_t max_positions,
                   const std::vector<EvalItem>& items, size_t first, size_t end,
                   std::vector<std::vector<EvalRequest>>& encoded) {
   constexpr size_t ahead = 64;
@@ -161,7 +195,7 @@ void encode_ahead(const Options& options, const Tokenizer& tokenizer, size_t max
 
 /// Scores items [from, end) and hands each batch's samples over in order.
 template <class T>
-void run_items(const Options& options, const Model& model, const std::vector<EvalItem>& items,
+void run_items(const EvalCommand& options, const Model& model, const std::vector<EvalItem>& items,
                size_t from, size_t end, const std::vector<std::string>& names,
                const std::vector<Neurons>& patch,
                const std::function<void(const std::vector<Sample>&, size_t)>& each_batch) {
@@ -276,14 +310,14 @@ void print_table(const std::vector<Sample>& samples) {
       }
 }
 
-void show(const Options& options, const RunInfo& info, const std::vector<Sample>& samples) {
-  const std::string json = summary_json(info, samples).dump(1) + "\n";
+void show(const EvalCommand& options, const RunInfo& info, const std::vector<Sample>& samples) {
+  const std::string json = json_text(summary_json(info, samples), 1) + "\n";
   if (options.out) write_text_file(*options.out, json, options.force);
   if (options.json) std::cout << json;
   else print_table(samples);
 }
 
-int merge(const Options& options) {
+int merge_samples(const EvalCommand& options) {
   if (!options.samples)
     throw InputError("--samples is missing; expected the file to write the merged samples to");
   std::vector<Sample> samples;
@@ -298,12 +332,13 @@ int merge(const Options& options) {
 
 }  // namespace
 
-int eval(const Options& options) {
-  if (!options.merge.empty()) return merge(options);
+int EvalCommand::run() const {
+  const EvalCommand& options = *this;
+  if (!options.merge.empty()) return merge_samples(options);
   const Model model = Model::open(options.model);
   const EvalData data = read_eval_data(options.data, selection(options));
   const std::vector<double> costs = eval_costs(data.items);
-  const Shard part = shard(options);
+  const Shard part = parsed_shard(options);
   const auto [first, end] = shard_range(costs, part.index, part.of);
   const std::vector<Neurons> patch = chosen_patch(options, model);
   if (options.patch == "auto" && patch.empty())
@@ -328,12 +363,14 @@ int eval(const Options& options) {
     samples.insert(samples.end(), batch.begin(), batch.end());
     progress.at(done);
   };
-  const auto run = options.precision == "fp64" ? run_items<double> : run_items<float>;
-  run(options, model, data.items, from, end, names, patch, each_batch);
+  const auto run_all = options.precision == "fp64" ? run_items<double> : run_items<float>;
+  run_all(options, model, data.items, from, end, names, patch, each_batch);
   if (file && !file->complete()) file->finish();
   say(std::to_string(end - from) + " items in " + Progress::duration(progress.elapsed()));
   show(options, info, samples);
   return 0;
 }
+
+std::unique_ptr<Command> make_eval() { return std::make_unique<EvalCommand>(); }
 
 }  // namespace sinkref::cli

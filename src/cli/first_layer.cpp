@@ -7,7 +7,6 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
-#include "cli/commands.h"
 #include "cli/inputs.h"
 #include "sinkref/error.h"
 
@@ -39,8 +38,8 @@ constexpr const char* common_words =
     "change white text small rating rate government children during return students shopping "
     "account times sites level digital profile previous form events love old john main call hours";
 
-std::unique_ptr<Tokenizer> tokenizer_or_none(const Options& options, const Model& model) {
-  if (options.tokens || options.tokens_file) return nullptr;  // the user's ids are the input
+std::unique_ptr<Tokenizer> tokenizer_or_none(const StudyCommand& options, const Model& model) {
+  if (options.has_ids()) return nullptr;  // the user's ids are the input
   return Tokenizer::open(model.checkpoint());
 }
 
@@ -171,7 +170,7 @@ void print_claims(const FirstLayerReport& r) {
 
 }  // namespace
 
-FirstLayerInputs first_layer_inputs(const Options& options, const Model& model,
+FirstLayerInputs first_layer_inputs(const StudyCommand& options, const Model& model,
                                     const SinkInputs& inputs, const std::vector<SinkLayer>& sinks) {
   const std::unique_ptr<Tokenizer> tokenizer = tokenizer_or_none(options, model);
   std::vector<int> ordinary;
@@ -191,7 +190,7 @@ FirstLayerInputs first_layer_inputs(const Options& options, const Model& model,
   return sinkref::first_layer_inputs(ordinary, inputs, sinks);
 }
 
-ClusterInputs cluster_inputs(const Options& options, const Model& model, const SinkInputs& inputs,
+ClusterInputs cluster_inputs(const StudyCommand& options, const Model& model, const SinkInputs& inputs,
                              const std::vector<SinkLayer>& sinks) {
   ClusterInputs chosen;
   if (!inputs.words.empty()) chosen.prefix = inputs.words[0].prefix;
@@ -229,7 +228,8 @@ void print_clusters(const ClusterReport& report, const Tokenizer* tokenizer) {
   }
 }
 
-int first_layer(const Options& options) {
+int FirstLayerCommand::run() const {
+  const FirstLayerCommand& options = *this;
   const Model model = Model::open(options.model);
   const SinkInputs inputs = sink_inputs(options, model, options.repeats);
   const RunOptions run = run_options(options);
@@ -247,7 +247,7 @@ int first_layer(const Options& options) {
     nlohmann::ordered_json j = {
         {"first_layer", to_json(found)}, {"cluster_attack", nullptr}, {"inputs", to_json(chosen)}};
     if (clusters) j["cluster_attack"] = to_json(*clusters);
-    std::cout << j.dump(1) << '\n';
+    std::cout << json_text(j, 1) << '\n';
   } else {
     print_first_layer(found, sinks);
     if (clusters) print_clusters(*clusters, tokenizer_or_none(options, model).get());

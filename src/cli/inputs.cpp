@@ -85,7 +85,7 @@ std::vector<std::vector<int>> read_ids_file(const std::string& file) {
   return batch;
 }
 
-std::vector<std::vector<int>> encode_prompt(const Options& options, const Checkpoint& checkpoint,
+std::vector<std::vector<int>> encode_prompt(const TextCommand& options, const Checkpoint& checkpoint,
                                             const std::string& text, const std::string& option) {
   if (text.empty())
     refuse(option, "the prompt is empty, expected some text",
@@ -95,7 +95,7 @@ std::vector<std::vector<int>> encode_prompt(const Options& options, const Checkp
 
 }  // namespace
 
-std::vector<std::vector<int>> read_tokens(const Options& o, const Checkpoint& checkpoint) {
+std::vector<std::vector<int>> read_tokens(const TextCommand& o, const Checkpoint& checkpoint) {
   const int given = o.prompt.has_value() + o.prompt_file.has_value() + o.tokens.has_value() +
                     o.tokens_file.has_value();
   if (given != 1)
@@ -107,7 +107,7 @@ std::vector<std::vector<int>> read_tokens(const Options& o, const Checkpoint& ch
   return encode_prompt(o, checkpoint, read_text_file(*o.prompt_file), *o.prompt_file);
 }
 
-std::vector<int> read_one_sequence(const Options& o, const Checkpoint& checkpoint) {
+std::vector<int> read_one_sequence(const TextCommand& o, const Checkpoint& checkpoint) {
   std::vector<std::vector<int>> batch = read_tokens(o, checkpoint);
   if (batch.size() != 1)
     refuse(*o.tokens_file, "holds " + std::to_string(batch.size()) + " sequences, expected one",
@@ -115,7 +115,7 @@ std::vector<int> read_one_sequence(const Options& o, const Checkpoint& checkpoin
   return std::move(batch[0]);
 }
 
-RunOptions run_options(const Options& options) {
+RunOptions run_options(const RunningCommand& options) {
   RunOptions run;
   run.kernel = options.kernel;
   run.chunk = options.chunk;
@@ -123,7 +123,7 @@ RunOptions run_options(const Options& options) {
   return run;
 }
 
-std::vector<Neurons> chosen_patch(const Options& options, const Model& model) {
+std::vector<Neurons> chosen_patch(const RunningCommand& options, const Model& model) {
   if (options.patch == "none") return {};
   if (options.patch != "auto") return parse_neurons(options.patch, "--patch", model.config());
   const SinkInputs inputs = patch_inputs(options, model);
@@ -134,13 +134,9 @@ std::vector<Neurons> chosen_patch(const Options& options, const Model& model) {
   return found;
 }
 
-std::vector<Neurons> chosen_ablation(const Options& options, const Model& model) {
+std::vector<Neurons> chosen_ablation(const RunningCommand& options, const Model& model) {
   if (options.ablate == "none") return {};
   return parse_neurons(options.ablate, "--ablate", model.config());
-}
-
-void say(const std::string& text) {
-  std::cerr << text << '\n';
 }
 
 }  // namespace sinkref::cli

@@ -1,15 +1,21 @@
 // sinkref: the table of contents. Parse, run one command, turn errors into one line and a code.
 
+#include <fcntl.h>
 #include <omp.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <iostream>
 #include <new>
 
+#include "base/closest.h"
 #include "cli/commands.h"
+#include "cli/output.h"
 #include "sinkref/error.h"
+#include "sinkref/hooks.h"
 #include "sinkref/kernels.h"
 #include "base/output_file.h"
 
@@ -17,53 +23,44 @@ namespace {
 
 using namespace sinkref;
 using cli::Command;
+using cli::CommandRow;
 
-const std::vector<Command> commands = {
+/// The names that --hooks matches, in the order in which they are computed.
+std::string hooks_text() {
+  std::string text = "\nHooks (layer 0 stands for every layer):\n";
+  for (const Hook hook : all_hooks(1)) {
+    const std::string name = hook_name(hook);
+    text += "  " + name + std::string(name.size() < 32 ? 32 - name.size() : 1, ' ') +
+            hook_info(hook.point).meaning + '\n';
+  }
+  return text;
+}
+
+const std::vector<CommandRow> commands = {
     {"info", "configuration, tensors, dtypes and the memory it will need; reads no weights",
-     "sinkref info --model models/SmolLM2-135M-Instruct.Q4_1.gguf", {"json"}, cli::info},
+     "sinkref info --model models/SmolLM2-135M-Instruct.Q4_1.gguf", cli::make_info},
     {"tokenize", "token ids and pieces of a text; needs no weights",
-     "sinkref tokenize --model MODEL --prompt 'Hello world' --json",
-     {"prompt", "prompt-file", "tokens", "tokens-file", "bos", "json"}, cli::tokenize},
+     "sinkref tokenize --model MODEL --prompt 'Hello world' --json", cli::make_tokenize},
     {"generate", "greedy continuation of a prompt",
      "sinkref generate --model MODEL --prompt 'The capital of France is' --max-new-tokens 8",
-     {"prompt", "prompt-file", "tokens", "tokens-file", "bos", "kernel", "precision", "chunk",
-      "softmax", "patch", "patch-site", "ablate", "max-new-tokens", "fingerprint", "json"},
-     cli::generate},
+     cli::make_generate},
     {"trace", "run a prompt and write the tensors chosen by --hooks to a safetensors file",
      "sinkref trace --model MODEL --prompt Hello --hooks 'blocks.*.hook_resid_post' --out t.safetensors",
-     {"prompt", "prompt-file", "tokens", "tokens-file", "bos", "kernel", "precision", "chunk",
-      "softmax", "patch", "patch-site", "ablate", "hooks", "out", "force", "fingerprint", "json"},
-     cli::trace},
+     cli::make_trace, hooks_text},
     {"verify", "where another implementation first leaves the truth by more than rounding",
-     "sinkref verify --model MODEL --candidate THEIRS.safetensors",
-     {"traces", "self", "perturb", "candidate", "golden", "exact", "budget", "write-budget", "require",
-      "candidate-dtype", "candidate-cache", "prompt", "prompt-file", "tokens", "tokens-file", "bos",
-      "kernel", "chunk", "softmax", "patch", "ablate", "html", "force", "json"},
-     cli::verify},
+     "sinkref verify --model MODEL --candidate THEIRS.safetensors", cli::make_verify},
     {"sink", "sink layers, sink neurons with the causal check, repeats needed",
-     "sinkref sink --model MODEL --repeats 1000 --json",
-     {"tokens", "tokens-file", "bos", "kernel", "chunk", "softmax", "word",
-      "prefix", "repeats", "patch", "patch-effect", "json"},
-     cli::sink},
+     "sinkref sink --model MODEL --repeats 1000 --json", cli::make_sink},
     {"first-layer", "why a position that sees only itself is recognised, and the cluster attack",
-     "sinkref first-layer --model MODEL --repeats 500 --json",
-     {"tokens", "tokens-file", "bos", "kernel", "precision", "chunk", "softmax", "word", "prefix",
-      "repeats", "json"},
-     cli::first_layer},
+     "sinkref first-layer --model MODEL --repeats 500 --json", cli::make_first_layer},
     {"report", "all of the paper for one model: findings, figures and one page, report.html",
      "sinkref report --model MODEL --golden reference_outputs/smollm2/golden_text.safetensors --out report",
-     {"tokens", "tokens-file", "bos", "kernel", "chunk", "softmax", "word",
-      "prefix", "repeats", "paper", "patch", "golden", "out", "force", "json"},
-     cli::report},
+     cli::make_report},
     {"bench", "speed of the kernels and of a whole model, with OpenBLAS and the machine's limits beside",
-     "sinkref bench --model MODEL --prefill 512 --decode 64 --json",
-     {"prefill", "decode", "shapes", "rows", "dtype", "runs", "kernel", "chunk", "json"},
-     cli::bench},
+     "sinkref bench --model MODEL --prefill 512 --decode 64 --json", cli::make_bench},
     {"eval", "multiple-choice tasks by log-likelihood as lm-evaluation-harness, original against patched",
      "sinkref eval --model MODEL --data arc_easy.jsonl.gz mmlu.jsonl.gz --patch auto --samples s.jsonl",
-     {"data", "tasks", "limit", "seed", "few-shot", "samples", "variant", "shard", "merge", "bos",
-      "kernel", "precision", "chunk", "softmax", "patch", "ablate", "out", "force", "json"},
-     cli::eval},
+     cli::make_eval},
 };
 
 /// The message on one line, whatever a file name or an argument has brought into it.
@@ -77,11 +74,12 @@ void print_error(const std::string& message) {
 void print_commands() {
   std::cout << "sinkref: deterministic fp32 transformers, the ground truth for attention sinks and\n"
                "the repeated-token phenomenon.\n\nUsage: sinkref COMMAND --model PATH [options]\n\n";
-  for (const Command& command : commands)
+  for (const CommandRow& command : commands)
     std::cout << "  " << command.name << std::string(12 - std::string(command.name).size(), ' ')
               << command.summary << '\n';
   std::cout << "\nsinkref COMMAND --help explains one. PATH is a Hugging Face folder or a .gguf "
-               "file;\nwithout --model the tiny model that comes along is run.\n";
+               "file;\nwithout --model the tiny model that comes along is run. sinkref help --json "
+               "lists all options.\n";
 }
 
 /// Reading a page of a mapped file that was cut short meanwhile ends here.
@@ -100,39 +98,93 @@ void interrupted(int signal) {
   ::raise(signal);
 }
 
-int run(int argc, const char* const* argv) {
-  const std::string name = argc > 1 ? argv[1] : "--help";
-  if (name == "--help" || name == "-h" || name == "help") {
-    print_commands();
-    return argc > 1 ? 0 : 2;
+/// Every command with all its options, for programs.
+void print_table() {
+  nlohmann::ordered_json all;
+  for (const CommandRow& row : commands) {
+    nlohmann::ordered_json& j = all[row.name];
+    j = {{"summary", row.summary}, {"example", row.example}};
+    const std::unique_ptr<Command> command = row.make();
+    for (const cli::Option& option : cli::whole_table(*command)) {
+      const cli::Value& value = option.value;
+      j["options"][option.name] = {{"argument", value.argument}, {"default", value.fallback},
+                                   {"choices", value.choices},   {"several", value.several},
+                                   {"help", option.help}};
+    }
   }
+  std::cout << cli::json_text(all) << '\n';
+}
+
+void require_written() {
+  std::cout.flush();
+  if (!std::cout || std::ferror(stdout))
+    throw InputError("standard output cannot be written; is its disk full?");
+}
+
+int help(const std::vector<std::string>& arguments) {
+  if (arguments == std::vector<std::string>{"--json"}) print_table();
+  else print_commands();
+  return 0;
+}
+
+const CommandRow& find_command(const std::string& name) {
+  std::vector<std::string> names;
+  for (const CommandRow& row : commands) {
+    if (name == row.name) return row;
+    names.push_back(row.name);
+  }
+  const std::string hint = name.starts_with('-') ? "; the command comes first, then its options"
+                                                 : did_you_mean(name, names);
+  throw InputError("there is no command " + quoted(name) + hint + "; sinkref --help lists them");
+}
+
+int run(std::vector<std::string> arguments) {
+  if (arguments.empty()) {
+    print_commands();
+    return 2;
+  }
+  std::string name = arguments[0];
+  arguments.erase(arguments.begin());
+  if (name == "help" && !arguments.empty() && !arguments[0].starts_with('-')) {
+    name = arguments[0];
+    arguments = {"--help"};
+  }
+  if (name == "--help" || name == "-h" || name == "help") return help(arguments);
   if (name == "--version") {
     std::cout << "sinkref " SINKREF_VERSION ", arithmetic " << arithmetic_version << '\n';
     return 0;
   }
-  for (const Command& command : commands) {
-    if (name != command.name) continue;
-    const std::optional<cli::Options> options = cli::parse_options(command, argc - 1, argv + 1);
-    if (!options) return 0;  // the help
-    require_fma();
-    if (options->threads > 0) omp_set_num_threads(static_cast<int>(options->threads));
-    return command.run(*options);
-  }
-  throw InputError("there is no command " + quoted(name) + "; sinkref --help lists them");
+  const std::unique_ptr<Command> command =
+      cli::parse_command(find_command(name), commands, arguments);
+  if (!command) return 0;  // the help
+  require_fma();
+  if (command->threads > 0) omp_set_num_threads(static_cast<int>(command->threads));
+  const int code = command->run();
+  require_written();
+  // At the end, so that an error stays one line.
+  if (!command->model_given && command->needs_model())
+    cli::say("note: without --model this was the tiny model that comes along, whose weights are "
+             "random: " + command->model);
+  return code;
+}
+
+/// A closed stream's number would go to the next file that is opened, and what is printed into it.
+void open_standard_streams() {
+  for (const int fd : {0, 1, 2})
+    if (::fcntl(fd, F_GETFD) == -1 && errno == EBADF && ::open("/dev/null", O_RDWR) != fd) ::_exit(2);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  open_standard_streams();
   std::signal(SIGBUS, file_changed);
   std::signal(SIGXFSZ, SIG_IGN);  // a size limit is then an error of write(), which cleans up
   for (const int signal : {SIGINT, SIGTERM, SIGHUP})
     if (std::signal(signal, interrupted) == SIG_IGN) std::signal(signal, SIG_IGN);  // nohup
   try {
-    const int code = run(argc, argv);
-    std::cout.flush();
-    if (!std::cout || std::ferror(stdout))
-      throw InputError("standard output cannot be written; is its disk full?");
+    const int code = run({argv + std::min(argc, 1), argv + argc});
+    require_written();
     return code;
   } catch (const InputError& e) {
     print_error(e.what());

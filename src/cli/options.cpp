@@ -1,50 +1,128 @@
 #include "cli/options.h"
 
 #include <algorithm>
-#include <boost/program_options.hpp>
-#include <filesystem>
 #include <iostream>
+#include <set>
+#include <sstream>
 
+#include "base/closest.h"
+#include "cli/output.h"
 #include "sinkref/error.h"
-#include "eval/eval.h"
-#include "sinkref/hooks.h"
 
 namespace sinkref::cli {
 
-namespace po = boost::program_options;
-
 namespace {
 
-/// A whole number within limits; Boost alone would take -1 for a huge one.
-size_t whole_number(const po::variables_map& values, const char* name, size_t least,
-                    size_t most) {
-  const std::string text = values[name].as<std::string>();
+/// A whole number within limits.
+size_t whole_number(const std::string& text, size_t least, size_t most) {
   const bool digits =
       !text.empty() && text.size() <= 9 &&
       std::all_of(text.begin(), text.end(), [](unsigned char c) { return c >= '0' && c <= '9'; });
   if (!digits || std::stoul(text) < least || std::stoul(text) > most)
-    throw InputError("--" + std::string(name) + " " + quoted(text) +
-                     ": expected a whole number from " + std::to_string(least) + " to " +
+    throw InputError("expected a whole number from " + std::to_string(least) + " to " +
                      std::to_string(most));
   return std::stoul(text);
 }
 
-std::string one_of(const po::variables_map& values, const char* name,
-                   const std::vector<std::string>& choices) {
-  const std::string text = values[name].as<std::string>();
-  if (std::find(choices.begin(), choices.end(), text) != choices.end()) return text;
+std::string list_of(const std::vector<std::string>& names, const char* between) {
   std::string list;
-  for (const std::string& choice : choices) list += (list.empty() ? "" : ", ") + choice;
-  throw InputError("--" + std::string(name) + " " + quoted(text) + ": expected one of " + list);
+  for (const std::string& name : names) list += (list.empty() ? "" : between) + name;
+  return list;
 }
 
-PatchSite patch_site(const po::variables_map& values) {
-  std::vector<std::string> names;
-  for (PatchSite site : patch_sites) names.push_back(patch_site_name(site));
-  const std::string name = one_of(values, "patch-site", names);
-  return *std::find_if(std::begin(patch_sites), std::end(patch_sites),
-                       [&](PatchSite site) { return name == patch_site_name(site); });
+}  // namespace
+
+Value text(const char* argument, std::string& into) {
+  return {argument, into, {}, [&into](const std::string& given) { into = given; }};
 }
+
+Value text(const char* argument, std::optional<std::string>& into) {
+  return {argument, into.value_or(""), {}, [&into](const std::string& given) { into = given; }};
+}
+
+Value place(const char* argument, std::optional<std::string>& into) {
+  return {argument, "", {}, [&into](const std::string& given) {
+            if (given.empty()) throw InputError("is empty; expected a place to write to");
+            into = given;
+          }};
+}
+
+Value texts(const char* argument, std::vector<std::string>& into) {
+  Value value{argument, "", {}, [&into](const std::string& given) { into.push_back(given); }};
+  value.several = true;
+  return value;
+}
+
+Value single_words(const char* argument, std::vector<std::string>& into) {
+  Value value = texts(argument, into);
+  value.read = [&into](const std::string& given) {
+    if (given.empty()) throw InputError("is empty; expected a word");
+    // Its last token alone would run, under the name of all.
+    if (given.find_first_of(" \t\n") != given.npos)
+      throw InputError("expected one word, found a blank; give the option once for each word");
+    into.push_back(given);
+  };
+  return value;
+}
+
+Value number(size_t& into, size_t least, size_t most) {
+  return {"N", std::to_string(into), {}, [&into, least, most](const std::string& given) {
+            into = whole_number(given, least, most);
+          }};
+}
+
+Value number(std::optional<size_t>& into, size_t least, size_t most) {
+  return {"N", "", {}, [&into, least, most](const std::string& given) {
+            into = whole_number(given, least, most);
+          }};
+}
+
+Value flag(bool& into) {
+  return {"", "", {}, [&into](const std::string&) { into = true; }};
+}
+
+Value choice(std::string& into, const std::vector<std::string>& choices) {
+  return chosen_from(choices, into, [&into, choices](size_t i) { into = choices[i]; });
+}
+
+Value chosen_from(const std::vector<std::string>& choices, const std::string& fallback,
+                  std::function<void(size_t)> choose) {
+  return {list_of(choices, "|"), fallback, choices,
+          [choices, choose = std::move(choose)](const std::string& given) {
+            const auto found = std::find(choices.begin(), choices.end(), given);
+            if (found == choices.end())
+              throw InputError("expected one of " + list_of(choices, ", "));
+            choose(static_cast<size_t>(found - choices.begin()));
+          }};
+}
+
+Value noted(Value value, bool& given) {
+  value.given = &given;
+  return value;
+}
+
+OptionTable joined(const std::vector<OptionTable>& tables) {
+  OptionTable all;
+  for (const OptionTable& table : tables) all.insert(all.end(), table.begin(), table.end());
+  return all;
+}
+
+OptionTable whole_table(Command& command) {
+  return joined({command.table(),
+                 {{"json", flag(command.json), "machine-readable result on stdout"},
+                  {"model", noted(text("PATH", command.model), command.model_given),
+                   "Hugging Face folder or .gguf file; without it the tiny model that comes along is "
+                   "run"},
+                  {"threads", number(command.threads, 0, 1024),
+                   "OpenMP threads, 0 for all; cannot change a bit"}}});
+}
+
+std::string model_name(const Command& command) {
+  const std::filesystem::path path = command.model;
+  return valid_utf8((path.has_filename() ? path : path.parent_path()).filename().string());
+}
+
+namespace {
 
 /// The tiny model that comes with the project, so that every command runs with no network.
 std::string embedded_model() {
@@ -59,212 +137,182 @@ std::string embedded_model() {
   throw InputError("--model is missing; expected a Hugging Face folder or a .gguf file");
 }
 
-po::options_description describe(const Command& command) {
-  using Text = std::string;
-  const auto text = [](const char* fallback) {
-    return po::value<Text>()->default_value(fallback);
-  };
-  po::options_description all("Options");
-  const auto has = [&](const char* name) {
-    return std::any_of(command.options.begin(), command.options.end(),
-                       [&](const char* own) { return Text(own) == name; });
-  };
-  const auto add = [&](const char* name, const po::value_semantic* value, const char* help) {
-    if (has(name)) all.add_options()(name, value, help);
-    else delete value;
-  };
-  all.add_options()("model", po::value<Text>(),
-                    "Hugging Face folder or .gguf file (default: the tiny model that comes along)");
-  all.add_options()("threads", text("0"), "OpenMP threads, 0 for all; cannot change a bit");
-  add("prompt", po::value<Text>(), "text to run");
-  add("prompt-file", po::value<Text>(), "file with the text to run");
-  add("tokens", po::value<Text>(), "token ids to run, as 1,2,3; 5x100 repeats token 5");
-  add("tokens-file", po::value<Text>(), "JSON list of ids, or list of lists for a batch");
-  add("bos", text("auto"), "put the BOS token first: auto (as the checkpoint says), on, off");
-  add("kernel", text("auto"), "auto, spec (the scalar text), avx2, avx512, neon: same bits; openblas: a third opinion");
-  add("precision", text("fp32"), "fp32, or fp64 for the truth that errors are measured against");
-  const size_t chunk = has("samples") ? eval_batch_rows : has("repeats") ? 512 : RunOptions().chunk;
-  add("chunk", text(std::to_string(chunk).c_str()),
-      "tokens of a prompt per step: more are faster (512 by a tenth) and take more memory; cannot change a bit");
-  add("softmax", text("standard"), "standard, or one for softmax_1 (a virtual key of score 0)");
-  add("patch", text(has("repeats") ? "auto" : "none"),
-      "the paper's patch: auto (the neurons of every sink), none or LAYER:NEURON,NEURON[;LAYER:…]");
-  add("patch-site", text("up"),
-      "what --patch pins of a neuron silu(gate)*up: up (the paper), gate, both, or post (the product)");
-  add("patch-effect", po::bool_switch(),
-      "what the patch does to the runs and to ordinary text, with the other sites beside it");
-  add("ablate", text("none"), "neurons set to zero, as for --patch");
-  add("hooks", text("logits"), "globs of the tensors to write, as 'blocks.*.hook_resid_post,logits'");
-  add("max-new-tokens", text("64"), "length of the greedy continuation");
-  add("repeats", text("1000"), "length of the runs of one word");
-  add("word", po::value<std::vector<Text>>(), "word to repeat; may be given several times");
-  add("prefix", po::value<Text>(), "text before the run (default: BOS alone, or a short request)");
-  add("self", po::bool_switch(), "hold this machine's runs against each other: kernels, threads, chunks, "
-                                 "decode, batch, cache");
-  add("perturb", po::value<Text>(), "with --self: the weight that the negative control moves by one ulp, "
-                                    "as 3.mlp.up_proj[17]");
-  add("fingerprint", po::bool_switch(), "a short name for the bits of the prompt's logits");
-  add("prefill", text("0"), "tokens of the prompt to time, 0 for none");
-  add("decode", text("0"), "tokens to time one at a time after the prompt, 0 for none");
-  add("shapes", text(""), "matrices to time: llama-2-7b, llama-3-8b, mistral-7b, smollm2 (all four if no "
-                          "model is timed), or OUTPUTSxINPUTS");
-  add("rows", text("1,4,16,64,512"), "rows of activations of each matrix product");
-  add("dtype", text("F32"), "stored types of the weights, as F32,F16,BF16,Q4_1");
-  add("runs", text("5"), "rounds in which all that is timed takes turns; medians are printed");
-  add("paper", po::value<Text>(),
-      "set the paper's row beside the measured one: llama-1-7b, llama-2-7b, llama-3-8b-instruct, "
-      "mistral-7b-instruct");
-  add("golden", po::value<std::vector<Text>>(), "golden file of this model to be held against");
-  add("traces", po::value<std::vector<Text>>(), "two traces to compare (given without a name)");
-  add("candidate", po::value<Text>(), "their trace, to be held against this model's float64 run");
-  add("exact", po::bool_switch(), "compare bits");
-  add("budget", po::value<Text>(), "JSON file of budgets that replace the derived ones");
-  add("write-budget", po::value<Text>(), "where to write the budgets that were used, as JSON");
-  add("require", po::value<Text>(), "globs of tensors their trace must hold, as 'blocks.*,logits'");
-  add("candidate-dtype", text("auto"), "their arithmetic: auto (what the trace says), fp32, fp16, bf16");
-  add("candidate-cache", text("auto"), "type of their KV cache: auto (what the trace says), fp32, fp16");
-  add("html", po::value<Text>(), "write a page with the findings as well");
-  add("data", po::value<std::vector<Text>>()->multitoken(), "files of items, .jsonl or .jsonl.gz");
-  add("samples", po::value<Text>(), "file for one line per item and variant, filled as they come; the "
-                                    "same command again goes on where it was stopped");
-  add("tasks", po::value<Text>(), "only these tasks of the data, as arc_easy,mmlu");
-  add("limit", text("0"), "only so many items of each task, 0 for all");
-  add("seed", po::value<Text>(), "with --limit: a random sample instead of the first items");
-  add("few-shot", po::value<Text>(), "file of prefixes by subject: MMLU 5-shot");
-  add("variant", text("both"), "both, original or patched");
-  add("shard", po::value<Text>(), "I/N: only part I (from 0) of N, to be put together by --merge");
-  add("merge", po::value<std::vector<Text>>()->multitoken(), "samples files of all shards");
-  add("out", po::value<Text>(), "where to write");
-  add("force", po::bool_switch(), "replace what is there");
-  add("json", po::bool_switch(), "machine-readable result on stdout");
-  all.add_options()("help", "this text");
-  return all;
+const Option* find(const OptionTable& table, const std::string& name) {
+  const auto found = std::find_if(table.begin(), table.end(),
+                                  [&](const Option& option) { return option.name == name; });
+  return found == table.end() ? nullptr : &*found;
 }
 
-/// The names that --hooks matches, in the order in which they are computed.
-std::string hooks_text() {
-  std::string text = "\nHooks (layer 0 stands for every layer):\n";
-  for (const Hook hook : all_hooks(1)) {
-    const std::string name = hook_name(hook);
-    text += "  " + name + std::string(name.size() < 32 ? 32 - name.size() : 1, ' ') +
-            hook_meaning(hook.point) + '\n';
+/// "--json" or "--out=t", but not the text "-- and on" nor "-", standard input.
+bool is_option(const std::string& argument) {
+  return argument.size() > 1 && argument[0] == '-' && argument != "--" &&
+         (argument[1] != '-' || (argument[2] >= 'a' && argument[2] <= 'z'));
+}
+
+/// Reads one command's arguments from left to right. Names are never guessed: a script must not
+/// change its meaning with a new option.
+class Parser {
+ public:
+  Parser(const CommandRow& row, const std::vector<CommandRow>& all, const OptionTable& table,
+         const std::vector<std::string>& arguments)
+      : row_(row), all_(all), table_(table), rest_(arguments) {}
+
+  /// False if the help was asked for.
+  bool parse() {
+    for (bool named = true; at_ < rest_.size();) {
+      const std::string argument = rest_[at_++];
+      if (named && argument == "--") named = false;
+      else if (named && (argument == "--help" || argument == "-h")) return false;
+      else if (named && is_option(argument)) take_option(argument);
+      else take_unnamed(argument);
+    }
+    return true;
   }
-  return text;
-}
 
-void print_help(const Command& command, const po::options_description& options) {
-  std::cout << "sinkref " << command.name << ": " << command.summary << "\n\nExample:\n  "
-            << command.example << "\n\n"
-            << options << (options.find_nothrow("hooks", false) ? hooks_text() : "")
-            << "\nExit: 0 done, 1 a check failed, 2 bad input or usage, 3 internal error.\n";
-}
-
-Options fill(const po::variables_map& values) {
-  Options o;
-  const auto optional = [&](const char* name, std::optional<std::string>& into) {
-    if (values.count(name)) into = values[name].as<std::string>();
-  };
-  const auto text = [&](const char* name, std::string& into) {
-    if (values.count(name)) into = values[name].as<std::string>();
-  };
-  const auto number = [&](const char* name, size_t least, size_t most, size_t& into) {
-    if (values.count(name)) into = whole_number(values, name, least, most);
-  };
-  const auto list = [&](const char* name, std::vector<std::string>& into) {
-    if (values.count(name)) into = values[name].as<std::vector<std::string>>();
-  };
-  o.model_given = values.count("model") != 0;
-  o.model = o.model_given ? values["model"].as<std::string>() : embedded_model();
-  if (o.model.empty()) throw InputError("--model is empty; expected a folder or a .gguf file");
-  optional("prompt", o.prompt);
-  optional("prompt-file", o.prompt_file);
-  optional("tokens", o.tokens);
-  optional("tokens-file", o.tokens_file);
-  optional("out", o.out);
-  if (o.out && o.out->empty()) throw InputError("--out is empty; expected a place to write to");
-  optional("prefix", o.prefix);
-  optional("paper", o.paper);
-  list("word", o.words);
-  list("golden", o.goldens);
-  list("traces", o.traces);
-  list("data", o.data);
-  list("merge", o.merge);
-  optional("samples", o.samples);
-  optional("tasks", o.tasks);
-  optional("few-shot", o.few_shot);
-  optional("shard", o.shard);
-  if (values.count("seed")) o.seed = whole_number(values, "seed", 0, 999999999);
-  optional("candidate", o.candidate);
-  optional("budget", o.budget);
-  optional("write-budget", o.write_budget);
-  optional("html", o.html);
-  text("require", o.require);
-  text("kernel", o.kernel);
-  text("patch", o.patch);
-  text("ablate", o.ablate);
-  text("hooks", o.hooks);
-  o.self = values.count("self") && values["self"].as<bool>();
-  optional("perturb", o.perturb);
-  o.fingerprint = values.count("fingerprint") && values["fingerprint"].as<bool>();
-  text("shapes", o.shapes);
-  text("rows", o.rows);
-  text("dtype", o.dtype);
-  number("prefill", 0, 999999999, o.prefill);
-  number("decode", 0, 999999999, o.decode);
-  number("runs", 1, 1000, o.runs);
-  number("threads", 0, 1024, o.threads);
-  number("chunk", 1, 999999999, o.chunk);
-  number("max-new-tokens", 1, 999999999, o.max_new_tokens);
-  number("repeats", 1, 999999999, o.repeats);
-  o.patch_effect = values.count("patch-effect") && values["patch-effect"].as<bool>();
-  o.repeats_given = values.count("repeats") && !values["repeats"].defaulted();
-  number("limit", 0, 999999999, o.limit);
-  if (values.count("variant"))
-    o.variant = one_of(values, "variant", {"both", "original", "patched"});
-  if (values.count("precision")) o.precision = one_of(values, "precision", {"fp32", "fp64"});
-  if (values.count("candidate-dtype"))
-    o.candidate_dtype = one_of(values, "candidate-dtype", {"auto", "fp32", "fp16", "bf16"});
-  if (values.count("candidate-cache"))
-    o.candidate_cache = one_of(values, "candidate-cache", {"auto", "fp32", "fp16"});
-  if (values.count("softmax"))
-    o.softmax = one_of(values, "softmax", {"standard", "one"}) == "one" ? Softmax::one
-                                                                        : Softmax::standard;
-  if (values.count("patch-site")) o.patch_site = patch_site(values);
-  if (values.count("bos")) {
-    const std::string bos = one_of(values, "bos", {"auto", "on", "off"});
-    o.bos = bos == "auto" ? BosPolicy::automatic : bos == "on" ? BosPolicy::on : BosPolicy::off;
+ private:
+  [[noreturn]] void fail(const std::string& problem) const {
+    throw InputError(row_.name + (": " + problem) + "; sinkref " + row_.name +
+                     " --help lists the options");
   }
-  o.exact = values.count("exact") && values["exact"].as<bool>();
-  o.json = values.count("json") && values["json"].as<bool>();
-  o.force = values.count("force") && values["force"].as<bool>();
-  return o;
+
+  void take_option(const std::string& argument) {
+    const size_t equals = std::min(argument.find('='), argument.size());
+    const std::string name = argument.substr(0, equals);
+    const Option* option = name.starts_with("--") ? find(table_, name.substr(2)) : nullptr;
+    if (option == nullptr) unknown(name);
+    if (!option->value.several && !seen_.insert(option->name).second)
+      fail(name + " is given twice, expected once");
+    last_ = option;
+    const bool has_value = equals < argument.size();
+    if (option->value.argument.empty()) {
+      if (has_value) fail(name + " is a switch and takes no value");
+      return read(*option, "");
+    }
+    if (has_value) return read(*option, argument.substr(equals + 1));
+    if (at_ == rest_.size() || is_missing(rest_[at_])) {
+      const std::string found = at_ == rest_.size() ? "nothing" : rest_[at_];
+      fail(name + ": expected " + option->value.argument + " after it, found " + found +
+           (at_ == rest_.size() ? "" : " (a value that begins so is given as " + name + "=VALUE)"));
+    }
+    read(*option, rest_[at_++]);
+    while (option->value.several && at_ < rest_.size() && !is_option(rest_[at_]) &&
+           rest_[at_] != "--")
+      read(*option, rest_[at_++]);
+  }
+
+  /// A negative number or a text that begins with one dash is a value.
+  static bool is_missing(const std::string& next) {
+    return is_option(next) && next.starts_with("--");
+  }
+
+  void take_unnamed(const std::string& argument) {
+    for (const Option& option : table_)
+      if (option.unnamed) return read(option, argument);
+    fail(sinkref::quoted(argument) + " is a stray positional argument" + hint(argument));
+  }
+
+  /// What the person may have meant by words that no option takes.
+  std::string hint(const std::string& argument) const {
+    const bool text = last_ && (last_->value.argument == "TEXT" || last_->value.argument == "GLOBS");
+    if (text)
+      return " after --" + last_->name + "; the shell splits at blanks and fills in stars, so a text "
+             "wants quotes: --" + last_->name + " '" + last_value_ + " " + argument + " …'";
+    if (last_ && (last_value_.ends_with(',') || argument.starts_with(',')))
+      return " after --" + last_->name + "; lists are written without blanks: 1,2,3";
+    if (find(table_, "prompt") != nullptr) return "; a text to run is given as --prompt 'TEXT'";
+    return "";
+  }
+
+  void read(const Option& option, const std::string& given) {
+    try {
+      option.value.read(given);
+    } catch (const InputError& e) {
+      const std::string what = e.what();
+      throw InputError("--" + option.name +
+                       (what.starts_with("is ") ? " " : " " + quoted(given) + ": ") + what);
+    }
+    if (option.value.given != nullptr) *option.value.given = true;
+    last_value_ = given;
+  }
+
+  [[noreturn]] void unknown(const std::string& name) const {
+    std::vector<std::string> names = {"--help"};
+    for (const Option& option : table_) names.push_back("--" + option.name);
+    std::string owners;
+    for (const CommandRow& other : all_) {
+      const std::unique_ptr<Command> command = other.make();
+      if (name.starts_with("--") && find(whole_table(*command), name.substr(2)) != nullptr)
+        owners += (owners.empty() ? "" : ", ") + std::string(other.name);
+    }
+    if (!owners.empty()) fail("has no option " + name + ", which belongs to " + owners);
+    fail("has no option " + name + did_you_mean(name, names));
+  }
+
+  const CommandRow& row_;
+  const std::vector<CommandRow>& all_;
+  const OptionTable& table_;
+  const std::vector<std::string>& rest_;
+  size_t at_ = 0;
+  std::set<std::string> seen_;
+  const Option* last_ = nullptr;
+  std::string last_value_;
+};
+
+constexpr size_t line_width = 96;
+
+/// Words on lines of their own column, after a first line that is `used` wide already.
+void print_wrapped(const std::string& text, size_t column, size_t used) {
+  std::istringstream words(text);
+  std::string line;
+  if (used + 1 >= column) std::cout << '\n' << std::string(column, ' ');
+  else std::cout << std::string(column - used, ' ');
+  for (std::string word; words >> word;) {
+    if (!line.empty() && column + line.size() + 1 + word.size() > line_width) {
+      std::cout << line << '\n' << std::string(column, ' ');
+      line.clear();
+    }
+    line += (line.empty() ? "" : " ") + word;
+  }
+  std::cout << line << '\n';
+}
+
+void print_help(const CommandRow& row, const OptionTable& table) {
+  std::cout << "sinkref " << row.name << ": " << row.summary << "\n\nExample:\n  " << row.example
+            << "\n\nOptions:\n";
+  constexpr size_t column = 28;
+  const auto line = [&](const std::string& left, const std::string& help) {
+    std::cout << left;
+    print_wrapped(help, column, left.size());
+  };
+  for (const Option& option : table) {
+    const Value& value = option.value;
+    const std::string default_text =
+        value.fallback.empty() ? "" : " (default: " + value.fallback + ")";
+    line("  --" + option.name + (value.argument.empty() ? "" : " " + value.argument) +
+             (value.several ? " …" : ""),
+         option.help + default_text);
+  }
+  line("  -h, --help", "this text");
+  if (row.more_help != nullptr) std::cout << row.more_help();
+  std::cout << "\nA value may follow its option or stand behind it as --option=value. Options are "
+               "never guessed\nfrom a part of their name.\n"
+               "Exit: 0 done, 1 a check failed, 2 bad input or usage, 3 internal error.\n";
 }
 
 }  // namespace
 
-std::optional<Options> parse_options(const Command& command, int argc, const char* const* argv) {
-  const po::options_description options = describe(command);
-  po::variables_map values;
-  try {
-    // No guessing of abbreviated names: a script must not change its meaning with a new option.
-    po::positional_options_description unnamed;
-    if (options.find_nothrow("traces", false) != nullptr) unnamed.add("traces", -1);
-    const int style = po::command_line_style::unix_style & ~po::command_line_style::allow_guessing;
-    po::store(po::command_line_parser(argc, argv)
-                  .options(options)
-                  .positional(unnamed)
-                  .style(style)
-                  .run(),
-              values);
-  } catch (const po::error& e) {
-    throw InputError(std::string(command.name) + ": " + e.what() +
-                     "; sinkref " + command.name + " --help lists the options");
+std::unique_ptr<Command> parse_command(const CommandRow& row, const std::vector<CommandRow>& all,
+                                       const std::vector<std::string>& arguments) {
+  std::unique_ptr<Command> command = row.make();
+  const OptionTable table = whole_table(*command);
+  if (!Parser(row, all, table, arguments).parse()) {
+    print_help(row, table);
+    return nullptr;
   }
-  if (values.count("help")) {
-    print_help(command, options);
-    return std::nullopt;
-  }
-  return fill(values);
+  if (command->model_given && command->model.empty())
+    throw InputError("--model is empty; expected a folder or a .gguf file");
+  if (!command->model_given && command->needs_model()) command->model = embedded_model();
+  return command;
 }
 
 }  // namespace sinkref::cli

@@ -31,7 +31,7 @@ std::unique_ptr<Tokenizer> tokenizer_of(const Model& model) {
 }
 
 /// The cluster attack: different tokens of the tightest cluster, in turn.
-void add_cluster_run(const Options& options, const Model& model, const ReportInputs& inputs,
+void add_cluster_run(const StudyCommand& options, const Model& model, const ReportInputs& inputs,
                      const Report& found, PatchEffectInputs& effect) {
   if (effect.sinks.empty()) return;
   const ClusterInputs attack = cluster_inputs(options, model, inputs.sink, effect.sinks);
@@ -132,7 +132,7 @@ void print_text(const PatchEffect& effect, const Tokenizer* tokenizer) {
 
 }  // namespace
 
-PatchEffectInputs patch_effect_inputs(const Options& options, const Model& model,
+PatchEffectInputs patch_effect_inputs(const StudyCommand& options, const Model& model,
                                       const ReportInputs& inputs, const Report& found) {
   PatchEffectInputs effect;
   effect.sinks = found.sinks;
@@ -145,7 +145,7 @@ PatchEffectInputs patch_effect_inputs(const Options& options, const Model& model
                              condition.prefix, std::vector<int>(condition.repeats, run.token)});
   add_cluster_run(options, model, inputs, found, effect);
   const std::unique_ptr<Tokenizer> tokenizer =
-      options.tokens || options.tokens_file ? nullptr : tokenizer_of(model);
+      options.has_ids() ? nullptr : tokenizer_of(model);
   if (tokenizer) {
     for (const char* text : perplexity_texts)
       effect.text.push_back(tokenizer->encode(text, options.bos));

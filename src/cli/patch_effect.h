@@ -1,6 +1,6 @@
 #pragma once
 
-#include "cli/options.h"
+#include "cli/study_options.h"
 #include "measure/patch_effect.h"
 #include "measure/report.h"
 
@@ -9,7 +9,7 @@ namespace sinkref::cli {
 /// The runs of the first condition that set off a sink (at most two), a cluster attack, and the built-in
 /// text; for a
 /// model without a tokenizer the text is the ids of --tokens.
-PatchEffectInputs patch_effect_inputs(const Options& options, const Model& model,
+PatchEffectInputs patch_effect_inputs(const StudyCommand& options, const Model& model,
                                       const ReportInputs& inputs, const Report& found);
 
 void print_patch_effect(const PatchEffect& effect, const Model& model);

@@ -7,7 +7,6 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
-#include "cli/commands.h"
 #include "cli/first_layer.h"
 #include "cli/goldens.h"
 #include "cli/inputs.h"
@@ -24,10 +23,10 @@ using nlohmann::ordered_json;
 
 namespace {
 
-ordered_json findings(const Options& options, const Model& model, const ReportInputs& inputs,
+ordered_json findings(const StudyCommand& options, const Model& model, const ReportInputs& inputs,
                       const Report& found, bool with_curves) {
   ordered_json j;
-  j["model"] = std::filesystem::path(options.model).filename().string();
+  j["model"] = model_name(options);
   j["weights_sha256"] = model.weights_sha256(model.config().layers);
   j["program"] = "sinkref " SINKREF_VERSION;
   j["arithmetic_version"] = arithmetic_version;
@@ -36,7 +35,7 @@ ordered_json findings(const Options& options, const Model& model, const ReportIn
 }
 
 /// With the tokens done of each run, where a person looks.
-RunOptions watched_run(const Options& options) {
+RunOptions watched_run(const StudyCommand& options) {
   RunOptions run = run_options(options);
   if (isatty(2))
     run.progress = [](size_t done, size_t all) {
@@ -108,7 +107,7 @@ void print_findings(const Report& found, const ReportInputs& inputs) {
 }
 
 /// Panel 6; nothing where there is nothing to patch.
-std::optional<PatchEffect> patch_effect(const Options& options, const Model& model,
+std::optional<PatchEffect> effect_of_patch(const StudyCommand& options, const Model& model,
                                         const ReportInputs& inputs, const Report& found) {
   if (found.patch.empty()) return std::nullopt;
   return measure_patch_effect(model, watched_run(options),
@@ -116,7 +115,7 @@ std::optional<PatchEffect> patch_effect(const Options& options, const Model& mod
 }
 
 /// Panel 5 of the report.
-void add_first_layer(const Options& options, const Model& model, const ReportInputs& inputs,
+void add_first_layer(const StudyCommand& options, const Model& model, const ReportInputs& inputs,
                      Report& found) {
   const RunOptions run = watched_run(options);
   found.first_layer = analyse_first_layer<float>(
@@ -128,16 +127,17 @@ void add_first_layer(const Options& options, const Model& model, const ReportInp
 
 }  // namespace
 
-int sink(const Options& options) {
+int SinkCommand::run() const {
+  const SinkCommand& options = *this;
   const Model model = Model::open(options.model);
   const ReportInputs inputs = report_inputs(options, model);
   const Report found = analyse_sinks(model, watched_run(options), inputs, say);
   std::optional<PatchEffect> effect;
-  if (options.patch_effect) effect = patch_effect(options, model, inputs, found);
+  if (options.patch_effect) effect = effect_of_patch(options, model, inputs, found);
   if (options.json) {
     ordered_json j = findings(options, model, inputs, found, false);
     if (effect) j["patch_effect"] = to_json(*effect, false);
-    std::cout << j.dump(2) << '\n';
+    std::cout << json_text(j) << '\n';
   } else {
     print_findings(found, inputs);
     if (effect) print_patch_effect(*effect, model);
@@ -145,7 +145,8 @@ int sink(const Options& options) {
   return 0;
 }
 
-int report(const Options& options) {
+int ReportCommand::run() const {
+  const ReportCommand& options = *this;
   namespace fs = std::filesystem;
   if (!options.out) throw InputError("--out is missing; expected the folder to write report.json to");
   const fs::path file = fs::path(*options.out) / "report.json";
@@ -159,7 +160,7 @@ int report(const Options& options) {
   ReportFolder folder(*options.out, options.force);
   Report found = analyse(model, watched_run(options), inputs, say);
   add_first_layer(options, model, inputs, found);
-  found.patch_effect = patch_effect(options, model, inputs, found);
+  found.patch_effect = effect_of_patch(options, model, inputs, found);
   ordered_json j = findings(options, model, inputs, found, true);
   std::optional<PaperComparison> paper;
   if (options.paper) paper = compare_with_paper(published_row(*options.paper), found, inputs);
@@ -170,13 +171,14 @@ int report(const Options& options) {
   for (const std::string& golden : options.goldens) {
     say("golden " + golden);
     goldens.push_back(compare_with_golden(model, options.kernel, golden));
+    goldens.back().file = valid_utf8(goldens.back().file);
     j["goldens"].push_back(golden_json(goldens.back()));
     agrees &= goldens.back().agrees;
   }
   const Page page = page_of(options, model, inputs, found, paper, goldens, j);
   folder.write(j, page, found);
   if (options.json) {
-    std::cout << j.dump(2) << '\n';
+    std::cout << json_text(j) << '\n';
   } else {
     print_findings(found, inputs);
     print_goldens(goldens);

@@ -26,7 +26,7 @@ struct Bos {
   bool wanted = false;
 };
 
-Bos bos_of(const Options& options, const Model& model, const Tokenizer* tokenizer) {
+Bos bos_of(const TextCommand& options, const Model& model, const Tokenizer* tokenizer) {
   std::optional<int> id = model.config().bos_id;
   if (tokenizer != nullptr && tokenizer->bos_id()) id = tokenizer->bos_id();
   if (!id || options.bos == BosPolicy::off) return {};
@@ -40,6 +40,15 @@ int word_token(const Tokenizer& tokenizer, const std::string& word) {
   const std::vector<int> ids = tokenizer.encode("the " + word, BosPolicy::off);
   if (word.empty() || ids.empty()) throw InputError("--word: is empty; expected a word");
   return ids.back();
+}
+
+/// A word that was asked for and is not one token runs under a name that is not all of it: say so.
+void note_last_token(const Tokenizer& tokenizer, const std::string& word) {
+  const size_t tokens = tokenizer.encode("the " + word, BosPolicy::off).size() -
+                        tokenizer.encode("the", BosPolicy::off).size();
+  if (tokens > 1)
+    say("note: --word " + quoted(word) + " is " + std::to_string(tokens) +
+        " tokens; its last is repeated, " + quoted(tokenizer.piece(word_token(tokenizer, word))));
 }
 
 std::vector<int> joined(std::vector<int> a, const std::vector<int>& b) {
@@ -85,7 +94,9 @@ std::vector<std::vector<int>> random_tokens(const Model& model, const std::vecto
   return samples;
 }
 
-ReportInputs from_text(const Options& options, const Model& model, const Tokenizer& tokenizer) {
+ReportInputs from_text(const TextCommand& options, std::vector<std::string> words,
+                       const std::optional<std::string>& prefix, const Model& model,
+                       const Tokenizer& tokenizer) {
   ReportInputs inputs;
   const Bos bos = bos_of(options, model, &tokenizer);
   inputs.samples.push_back({"text", {}});
@@ -94,9 +105,9 @@ ReportInputs from_text(const Options& options, const Model& model, const Tokeniz
   inputs.sink.text = inputs.samples[0].tokens[0];
   inputs.sink.lone = {inputs.sink.text.at(0)};  // the BOS token where there is one
   const std::vector<int> request =
-      tokenizer.encode(options.prefix.value_or(default_request), BosPolicy::off);
-  inputs.conditions = conditions_of(bos, request, options.prefix && !options.prefix->empty());
-  std::vector<std::string> words = options.words;
+      tokenizer.encode(prefix.value_or(default_request), BosPolicy::off);
+  inputs.conditions = conditions_of(bos, request, prefix && !prefix->empty());
+  for (const std::string& word : words) note_last_token(tokenizer, word);
   if (words.empty()) words.assign(std::begin(default_words), std::end(default_words));
   for (const std::string& word : words)
     inputs.sink.words.push_back({word, {}, word_token(tokenizer, word)});
@@ -105,7 +116,7 @@ ReportInputs from_text(const Options& options, const Model& model, const Tokeniz
   return inputs;
 }
 
-ReportInputs from_ids(const Options& options, const Model& model, const std::vector<int>& ids) {
+ReportInputs from_ids(const TextCommand& options, const Model& model, const std::vector<int>& ids) {
   ReportInputs inputs;
   const Bos bos = bos_of(options, model, nullptr);
   inputs.sink.text = ids;
@@ -137,7 +148,7 @@ std::vector<int> ids_of_vocabulary(const Model& model) {
 }
 
 /// Lengths within the model's context.
-void set_lengths(const Options& options, const Model& model, size_t repeats, ReportInputs& inputs) {
+void set_lengths(const StudyCommand& options, const Model& model, size_t repeats, ReportInputs& inputs) {
   const size_t limit = model.config().max_positions;
   inputs.sink.text.resize(std::min(inputs.sink.text.size(), limit));
   for (ReportInputs::Samples& samples : inputs.samples)
@@ -156,15 +167,16 @@ void set_lengths(const Options& options, const Model& model, size_t repeats, Rep
       inputs.conditions[i].repeats = std::min(inputs.sink.repeats, repeats_after_nothing);
 }
 
-ReportInputs inputs_for(const Options& options, const Model& model, size_t repeats) {
+ReportInputs inputs_for(const StudyCommand& options, const Model& model, size_t repeats) {
   const Forward<float> forward(model, run_options(options));  // a wrong kernel shows here
   ReportInputs inputs;
   if (options.tokens || options.tokens_file) {
     const std::vector<int> ids = read_one_sequence(options, model.checkpoint());
-    forward.check(ids);
+    check_tokens(model, ids);
     inputs = from_ids(options, model, ids);
   } else {
-    inputs = from_text(options, model, *Tokenizer::open(model.checkpoint()));
+    inputs = from_text(options, options.words, options.prefix, model,
+                       *Tokenizer::open(model.checkpoint()));
   }
   set_lengths(options, model, repeats, inputs);
   for (SinkInputs::Word& word : inputs.sink.words) {
@@ -179,14 +191,14 @@ ReportInputs inputs_for(const Options& options, const Model& model, size_t repea
 
 }  // namespace
 
-SinkInputs sink_inputs(const Options& options, const Model& model, size_t repeats) {
+SinkInputs sink_inputs(const StudyCommand& options, const Model& model, size_t repeats) {
   return inputs_for(options, model, repeats).sink;
 }
 
-SinkInputs patch_inputs(const Options& options, const Model& model) {
+SinkInputs patch_inputs(const TextCommand& options, const Model& model) {
   ReportInputs inputs;
   try {
-    inputs = from_text(options, model, *Tokenizer::open(model.checkpoint()));
+    inputs = from_text(options, {}, std::nullopt, model, *Tokenizer::open(model.checkpoint()));
   } catch (const InputError&) {
     if (!options.tokens && !options.tokens_file) throw;
     inputs = from_ids(options, model, ids_of_vocabulary(model));
@@ -195,7 +207,7 @@ SinkInputs patch_inputs(const Options& options, const Model& model) {
   return inputs.sink;
 }
 
-ReportInputs report_inputs(const Options& options, const Model& model) {
+ReportInputs report_inputs(const StudyCommand& options, const Model& model) {
   size_t repeats = options.repeats;
   if (options.paper && !options.repeats_given)  // a quarter more than the paper needed
     repeats = published_row(*options.paper).repeats * 5 / 4;

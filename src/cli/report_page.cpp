@@ -2,9 +2,11 @@
 
 #include <list>
 
+#include "cli/output.h"
 #include "report/tensors.h"
 #include "sinkref/error.h"
 #include "sinkref/tokenizer.h"
+#include "tokenizer/stream_decoder.h"
 
 namespace sinkref::cli {
 
@@ -22,7 +24,7 @@ std::vector<Section> sections_of(const PageContext& context) {
 }
 
 /// The command as it can be typed again: what changes a number, nothing of this machine.
-std::string command_text(const Options& options, const std::string& model) {
+std::string command_text(const ReportCommand& options, const std::string& model) {
   std::string text = "sinkref report --model " + model;
   if (options.tokens) text += " --tokens " + *options.tokens;
   if (options.tokens_file) text += " --tokens-file " + *options.tokens_file;
@@ -40,23 +42,19 @@ std::string command_text(const Options& options, const std::string& model) {
 struct TokenNames {
   std::unique_ptr<Tokenizer> tokenizer;
 
-  explicit TokenNames(const Options& options, const Model& model) {
-    if (!options.tokens && !options.tokens_file) tokenizer = Tokenizer::open(model.checkpoint());
+  explicit TokenNames(const ReportCommand& options, const Model& model) {
+    if (!options.has_ids()) tokenizer = Tokenizer::open(model.checkpoint());
   }
   std::string one(int id) const {
-    return tokenizer ? "token \"" + tokenizer->decode(std::vector<int>{id}) + "\""
-                     : "token #" + std::to_string(id);
+    const bool has_text = tokenizer && static_cast<size_t>(id) < tokenizer->vocab_size();
+    return has_text ? "token \"" + tokenizer->decode(std::vector<int>{id}) + "\""
+                    : "token #" + std::to_string(id);
   }
   std::string all(const std::vector<int>& ids) const {
-    if (tokenizer) return valid_utf8(tokenizer->decode(ids));
+    if (tokenizer) return valid_utf8(text_of(*tokenizer, ids));
     std::string text;
     for (int id : ids) text += (text.empty() ? "#" : " #") + std::to_string(id);
     return text;
-  }
-  /// A cut may fall inside a character.
-  static std::string valid_utf8(std::string text) {
-    return nlohmann::json::parse(nlohmann::json(text).dump(
-        -1, ' ', false, nlohmann::json::error_handler_t::replace)).get<std::string>();
   }
 };
 
@@ -76,7 +74,7 @@ std::filesystem::path made(const std::filesystem::path& path, bool force) {
 
 }  // namespace
 
-Page page_of(const Options& options, const Model& model, const ReportInputs& inputs,
+Page page_of(const ReportCommand& options, const Model& model, const ReportInputs& inputs,
              const Report& found, const std::optional<PaperComparison>& paper,
              const std::vector<GoldenResult>& goldens, const ordered_json& j) {
   const TokenNames names(options, model);
@@ -84,7 +82,7 @@ Page page_of(const Options& options, const Model& model, const ReportInputs& inp
   const PageContext context{found, inputs, model_name, [&](int id) { return names.one(id); },
                             [&](const std::vector<int>& ids) { return names.all(ids); }};
   Page page{"Attention sinks and repeated tokens in " + model_name,
-            command_text(options, model_name),
+            valid_utf8(command_text(options, model_name)),
             {{"program", j["program"]},
              {"arithmetic", std::to_string(arithmetic_version)},
              {"weights (SHA-256)", j["weights_sha256"]}},

@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "cli/options.h"
+#include "cli/study_options.h"
 #include "report/page.h"
 #include "sinkref/model.h"
 #include "base/output_file.h"
@@ -12,7 +12,7 @@
 namespace sinkref::cli {
 
 /// The page of a report; `j` is its report.json.
-Page page_of(const Options& options, const Model& model, const ReportInputs& inputs,
+Page page_of(const ReportCommand& options, const Model& model, const ReportInputs& inputs,
              const Report& found, const std::optional<PaperComparison>& paper,
              const std::vector<GoldenResult>& goldens, const nlohmann::ordered_json& j);
 

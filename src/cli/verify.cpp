@@ -10,6 +10,7 @@
 #include "cli/commands.h"
 #include "cli/goldens.h"
 #include "cli/inputs.h"
+#include "cli/verify_options.h"
 #include "cli/verify_output.h"
 #include "sinkref/error.h"
 #include "base/output_file.h"
@@ -22,7 +23,7 @@ using nlohmann::ordered_json;
 namespace {
 
 /// This machine's own run against stored truths.
-int verify_goldens(const Options& options) {
+int verify_goldens(const VerifyCommand& options) {
   const Model model = Model::open(options.model);
   std::vector<GoldenResult> goldens;
   ordered_json all = ordered_json::array();
@@ -33,9 +34,8 @@ int verify_goldens(const Options& options) {
     agrees &= goldens.back().agrees;
   }
   if (options.json)
-    std::cout << ordered_json{{"verdict", agrees ? "agree" : "differ"}, {"first", nullptr},
-                              {"diagnosis", ordered_json::array()}, {"goldens", all}}
-                     .dump(2)
+    std::cout << json_text({{"verdict", agrees ? "agree" : "differ"}, {"first", nullptr},
+                            {"diagnosis", ordered_json::array()}, {"goldens", all}})
               << '\n';
   else
     print_goldens(goldens);
@@ -48,7 +48,7 @@ std::optional<NumberType> number_type(const std::string& name) {
 }
 
 /// Hugging Face's noise by tensor, from a golden of the same tokens.
-std::map<std::string, double> hf_noise(const Options& options, const TraceFile& candidate) {
+std::map<std::string, double> hf_noise(const VerifyCommand& options, const TraceFile& candidate) {
   std::map<std::string, double> noise;
   for (const std::string& name : options.goldens) {
     const TraceFile golden = TraceFile::open(name);
@@ -65,7 +65,7 @@ std::map<std::string, double> hf_noise(const Options& options, const TraceFile& 
 }
 
 /// Our fp32 run with the candidate's tensors, as a trace beside it that is gone afterwards.
-VerifyResult exact_against_model(const Options& options, const Model& model,
+VerifyResult exact_against_model(const VerifyCommand& options, const Model& model,
                                  const TraceFile& candidate, const VerifyOptions& verify) {
   namespace fs = std::filesystem;
   if (!candidate.has("tokens"))
@@ -102,7 +102,7 @@ VerifyResult exact_against_model(const Options& options, const Model& model,
   return verify_traces(TraceFile::open(temporary), candidate, {}, true);
 }
 
-VerifyOptions verify_options(const Options& options, const Model& model) {
+VerifyOptions verify_options(const VerifyCommand& options, const Model& model) {
   VerifyOptions verify;
   verify.kernel = options.kernel;
   verify.softmax = options.softmax;
@@ -111,7 +111,7 @@ VerifyOptions verify_options(const Options& options, const Model& model) {
   verify.activations = number_type(options.candidate_dtype);
   verify.cache = number_type(options.candidate_cache);
   verify.require = options.require;
-  if (options.prompt || options.prompt_file || options.tokens || options.tokens_file)
+  if (options.has_input())
     verify.tokens = read_one_sequence(options, model.checkpoint());
   try {
     const std::unique_ptr<Tokenizer> tokenizer = Tokenizer::open(model.checkpoint());
@@ -124,15 +124,15 @@ VerifyOptions verify_options(const Options& options, const Model& model) {
 }
 
 std::string base_name(const std::string& path) {
-  return std::filesystem::path(path).filename().string();
+  return valid_utf8(std::filesystem::path(path).filename().string());
 }
 
-VerifyReport verify_one_candidate(const Options& options) {
+VerifyReport verify_one_candidate(const VerifyCommand& options) {
   const Model model = Model::open(options.model);
   const TraceFile candidate = TraceFile::open(*options.candidate);
   const VerifyOptions verify = verify_options(options, model);
   VerifyReport report;
-  report.reference = base_name(options.model);
+  report.reference = model_name(options);
   report.candidate = base_name(*options.candidate);
   report.exact = options.exact;
   report.hf_noise = hf_noise(options, candidate);
@@ -148,7 +148,7 @@ VerifyReport verify_one_candidate(const Options& options) {
   return report;
 }
 
-VerifyReport verify_two_traces(const Options& options) {
+VerifyReport verify_two_traces(const VerifyCommand& options) {
   const TraceFile reference = TraceFile::open(options.traces[0]);
   const TraceFile candidate = TraceFile::open(options.traces[1]);
   Budget budget;
@@ -165,7 +165,7 @@ VerifyReport verify_two_traces(const Options& options) {
   return report;
 }
 
-void check_usage(const Options& options) {
+void check_usage(const VerifyCommand& options) {
   if (options.traces.size() == 1)
     throw InputError("verify: one trace alone; give two, or --model M --candidate " +
                      quoted(options.traces[0]));
@@ -183,7 +183,35 @@ void check_usage(const Options& options) {
 
 }  // namespace
 
-int verify(const Options& options) {
+OptionTable VerifyCommand::table() {
+  return joined(
+      {{{"candidate", text("FILE", candidate),
+         "their trace, to be held against this model's float64 run"},
+        {"golden", texts("FILE", goldens), "golden file of this model to be held against"},
+        {"traces", texts("FILE", traces), "two traces to compare (given without a name)", true},
+        {"self", flag(self),
+         "hold this machine's runs against each other: kernels, threads, chunks, decode, batch, cache"},
+        {"perturb", text("WEIGHT", perturb),
+         "with --self: the weight that the negative control moves by one ulp, as 3.mlp.up_proj[17]"},
+        {"exact", flag(exact), "compare bits"},
+        {"budget", text("FILE", budget), "JSON file of budgets that replace the derived ones"},
+        {"write-budget", text("FILE", write_budget),
+         "where to write the budgets that were used, as JSON"},
+        {"require", text("GLOBS", require),
+         "globs of tensors their trace must hold, as 'blocks.*,logits'"},
+        {"candidate-dtype", choice(candidate_dtype, {"auto", "fp32", "fp16", "bf16"}),
+         "their arithmetic: auto (what the trace says), fp32, fp16, bf16"},
+        {"candidate-cache", choice(candidate_cache, {"auto", "fp32", "fp16"}),
+         "type of their KV cache: auto (what the trace says), fp32, fp16"},
+        {"html", text("FILE", html), "write a page with the findings as well"}},
+       force_row(force), prompt_rows(), id_rows(), bos_row(), patch_row(), ablate_row(),
+       softmax_row(), kernel_row(), chunk_row()});
+}
+
+std::unique_ptr<Command> make_verify() { return std::make_unique<VerifyCommand>(); }
+
+int VerifyCommand::run() const {
+  const VerifyCommand& options = *this;
   if (options.self) return verify_self(options);
   if (options.perturb) throw InputError("verify: --perturb belongs to --self; add it");
   check_usage(options);
@@ -195,8 +223,7 @@ int verify(const Options& options) {
                     options.force);
   if (options.html) write_text_file(*options.html, verify_html(report), options.force);
   if (options.json)
-    std::cout << verify_json(report).dump(2, ' ', false, ordered_json::error_handler_t::replace)
-              << '\n';
+    std::cout << json_text(verify_json(report)) << '\n';
   else
     print_verify(report);
   return report.result.agrees ? 0 : 1;

@@ -6,8 +6,8 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
-#include "cli/commands.h"
 #include "cli/inputs.h"
+#include "cli/verify_options.h"
 #include "sinkref/error.h"
 #include "verify/self_check.h"
 
@@ -42,9 +42,9 @@ void print_axis(const SelfCheckAxis& axis) {
 
 }  // namespace
 
-int verify_self(const Options& options) {
+int verify_self(const VerifyCommand& options) {
   const Model model = Model::open(options.model);
-  const bool given = options.prompt || options.prompt_file || options.tokens || options.tokens_file;
+  const bool given = options.has_input();
   const std::vector<int> tokens =
       given ? read_one_sequence(options, model.checkpoint()) : default_tokens(model);
   if (tokens.size() < 8)
@@ -67,7 +67,7 @@ int verify_self(const Options& options) {
                       {"control", axis_json(check.control)}};
     for (const SelfCheckAxis& axis : check.axes) j["axes"].push_back(axis_json(axis));
     j["control"]["weight"] = weight;
-    std::cout << j.dump(2) << '\n';
+    std::cout << json_text(j) << '\n';
     return check.agrees() ? 0 : 1;
   }
   std::printf("%zu tokens, every tensor of the trace, compared with the plain run bit by bit\n",

@@ -32,6 +32,9 @@ std::string sha256(std::string_view bytes) {
 std::string unpacked(const std::string& file, const std::string& bytes) {
   constexpr size_t most = size_t{4} << 30;
   if (!bytes.starts_with("\x1f\x8b")) return bytes;
+  std::error_code error_of_status;
+  if (file == "-" || !std::filesystem::is_regular_file(file, error_of_status))
+    throw InputError(file + ": gzip through a pipe; unpack it there: gunzip -c FILE | sinkref eval --data -");
   const std::unique_ptr<gzFile_s, int (*)(gzFile)> in(gzopen(file.c_str(), "rb"), gzclose);
   if (!in) throw InputError(file + ": cannot be opened as gzip");
   std::string text;

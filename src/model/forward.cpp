@@ -10,6 +10,23 @@
 
 namespace sinkref {
 
+void check_tokens(const Model& model, const std::vector<int>& tokens, size_t before) {
+  const ModelConfig& c = model.config();
+  const size_t length = before + tokens.size();
+  if (tokens.empty()) refuse("the prompt", "is empty, expected at least one token", "give a text or ids");
+  if (length > c.max_positions)
+    refuse(model.checkpoint().path().string(),
+           "the input is " + std::to_string(length) + " tokens long, expected at most the model's limit of " +
+               std::to_string(c.max_positions),
+           "shorten it");
+  for (int token : tokens)
+    if (token < 0 || static_cast<size_t>(token) >= c.vocab_size)
+      refuse(model.checkpoint().path().string(),
+             "token id " + std::to_string(token) + " is not in the vocabulary, expected 0 to " +
+                 std::to_string(c.vocab_size - 1),
+             "sinkref tokenize shows the ids of a text");
+}
+
 template <class T>
 void Forward<T>::step(std::vector<Sequence<T>>& sequences, const Pass& pass, Hooks<T>& hooks,
                       Matrix<T>& logits) {
@@ -206,26 +223,8 @@ Forward<T>::Forward(const Model& model, RunOptions options, Extent extent)
 
 template <class T>
 Sequence<T> Forward<T>::start(std::vector<int> tokens) const {
-  check(tokens);
+  check_tokens(model_, tokens);
   return {KvCache<T>(model_.config(), end_block(), tokens.size()), std::move(tokens), 0};
-}
-
-template <class T>
-void Forward<T>::check(const std::vector<int>& tokens, size_t before) const {
-  const ModelConfig& c = model_.config();
-  const size_t length = before + tokens.size();
-  if (tokens.empty()) refuse("the prompt", "is empty, expected at least one token", "give a text or ids");
-  if (length > c.max_positions)
-    refuse(model_.checkpoint().path().string(),
-           "the input is " + std::to_string(length) + " tokens long, expected at most the model's limit of " +
-               std::to_string(c.max_positions),
-           "shorten it");
-  for (int token : tokens)
-    if (token < 0 || static_cast<size_t>(token) >= c.vocab_size)
-      refuse(model_.checkpoint().path().string(),
-             "token id " + std::to_string(token) + " is not in the vocabulary, expected 0 to " +
-                 std::to_string(c.vocab_size - 1),
-             "sinkref tokenize shows the ids of a text");
 }
 
 template <class T>
@@ -234,7 +233,7 @@ Matrix<T> Forward<T>::run(std::vector<Sequence<T>>& sequences, Hooks<T>& hooks, 
   const auto ended = [](const Sequence<T>& s) { return s.cache.length > 0 && s.pending.empty(); };
   const bool all_ended = std::all_of(sequences.begin(), sequences.end(), ended);
   for (const Sequence<T>& s : sequences)
-    if (all_ended || !ended(s)) check(s.pending, s.cache.length);
+    if (all_ended || !ended(s)) check_tokens(model_, s.pending, s.cache.length);
   size_t done = 0, all = 0;
   for (Sequence<T>& s : sequences) {
     const size_t needed = s.cache.length + s.pending.size();

@@ -1,9 +1,9 @@
 #include "sinkref/hooks.h"
 
 #include <algorithm>
-#include <numeric>
 #include <stdexcept>
 
+#include "base/closest.h"
 #include "sinkref/error.h"
 
 namespace sinkref {
@@ -79,20 +79,6 @@ constexpr HookInfo points[] = {
 };
 // clang-format on
 
-size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), size_t(0));
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0]++;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t substitute = diagonal + (a[i - 1] != b[j - 1]);
-      diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, substitute});
-    }
-  }
-  return row.back();
-}
-
 std::vector<std::string> split_globs(const std::string& globs) {
   std::vector<std::string> parts;
   for (size_t begin = 0; begin <= globs.size();) {
@@ -111,8 +97,6 @@ std::string hook_name(Hook hook) {
   const std::string name = hook_info(hook.point).name;
   return is_in_block(hook.point) ? "blocks." + std::to_string(hook.layer) + "." + name : name;
 }
-
-std::string hook_meaning(HookPoint point) { return hook_info(point).meaning; }
 
 std::vector<size_t> hook_shape(HookPoint point, const ModelConfig& config) {
   return hook_info(point).shape(config);
@@ -183,12 +167,14 @@ std::vector<Hook> select_hooks(const std::string& globs, size_t layers) {
   for (const std::string& glob : wanted) {
     const auto match = [&](Hook h) { return glob_matches(glob, hook_name(h)); };
     if (std::any_of(hooks.begin(), hooks.end(), match)) continue;
-    const Hook closest = *std::min_element(hooks.begin(), hooks.end(), [&](Hook a, Hook b) {
-      return edit_distance(glob, hook_name(a)) < edit_distance(glob, hook_name(b));
-    });
+    // In all layers or in one: "resid_post" means blocks.*.hook_resid_post.
+    std::vector<std::string> names;
+    for (const PointName& p : points)
+      names.push_back((p.in_block ? "blocks.*." : "") + std::string(p.name));
+    for (Hook h : hooks) names.push_back(hook_name(h));
     throw InputError("--hooks: no hook matches " + quoted(glob) + "; the closest is " +
-                     quoted(hook_name(closest)) + " (layers 0 to " + std::to_string(layers - 1) +
-                     ")");
+                     quoted(closest_name(glob, names)) + " (layers 0 to " +
+                     std::to_string(layers - 1) + ")");
   }
   std::vector<Hook> chosen;
   for (Hook h : hooks)
