@@ -7,6 +7,8 @@ right, at least 80 % are named right, and none is named wrongly with certainty.
 
     test_verify_faults.py            the tiny models
     test_verify_faults.py --smollm2  some of them on SmolLM2-135M too
+    test_verify_faults.py --models tiny_llama2 --only "rope pairs neighbours" --write theirs.safetensors
+                                     the trace of one fault, to see what verify says of it
 """
 
 from __future__ import annotations
@@ -78,8 +80,17 @@ def main() -> int:
     parser.add_argument("--models", default="tiny_llama1,tiny_llama2,tiny_llama3,tiny_mistral")
     parser.add_argument("--smollm2", action="store_true")
     parser.add_argument("--only", default="", help="faults whose name contains this")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write the trace of the one fault chosen, and stop")
     args = parser.parse_args()
     paths = [OUTPUTS / name for name in args.models.split(",") if name]
+    if args.write:
+        original = hf_runs.load(paths[0])
+        chosen = [fault for fault in faults_of(original) if args.only in fault.name]
+        if len(paths) != 1 or len(chosen) != 1:
+            parser.error("--write takes one model and the name of one fault, not "
+                         f"{len(paths)} and {[fault.name for fault in chosen]}")
+        seed(original, chosen[0], args.write)
+        return 0
     if args.smollm2:
         paths.append(SMOLLM2)
     results = []
