@@ -15,12 +15,14 @@ bool available(const std::string& kernel) {
 }  // namespace
 
 // The tests of the vector kernels run those that there are, and would pass if there were none.
-TEST_CASE("machine: a processor with vectors has its vector kernels, and auto chooses one", "[kernels]") {
+TEST_CASE("machine: a processor with vectors has its kernels, and auto takes one", "[kernels]") {
 #if defined(__x86_64__)
-  const bool vectors = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+  const bool vectors = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                       __builtin_cpu_supports("bmi2");
   if (vectors) CHECK(available("avx2"));
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl"))
     CHECK(available("avx512"));
 #elif defined(__aarch64__)
   const bool vectors = true;
