@@ -26,7 +26,7 @@ struct Fixture {
   std::vector<uint32_t> expected;
 };
 
-// The format is described in tools/make_dequantize_fixture.py.
+// The format is described in tools/reference/make_dequantize_fixture.py.
 Fixture read_fixture(const DTypeInfo& type) {
   const std::string path =
       std::string(SINKREF_SOURCE_DIR) + "/reference_outputs/dequantize/" + type.name + ".bin";

@@ -95,7 +95,7 @@ TEST_CASE("fingerprint: the committed ones are those of this build; another is a
     const std::string path = name.ends_with(".gguf") ? SINKREF_SOURCE_DIR "/models/" + name
                                                      : outputs + name;
     INFO(name << ": if the arithmetic was changed on purpose, raise arithmetic_version, write the "
-                 "reason into reference_outputs/README.md and run tools/make_fingerprints.py");
+                 "reason into reference_outputs/README.md and run tools/reference/make_fingerprints.py");
     CHECK(fingerprint_of<float>(Model::open(path), run.at("tokens"), {}) == run.at("fingerprint"));
     tiny += !name.ends_with(".gguf");
   }

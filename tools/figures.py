@@ -6,11 +6,18 @@
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from check_page import chromium
+
+def chromium() -> str:
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if path := shutil.which(name):
+            return path
+    print("figures.py: no chromium; tools/setup.sh --python installs it", file=sys.stderr)
+    sys.exit(2)
 
 
 def draw(svg: Path, scale: float) -> Path:

@@ -88,7 +88,7 @@ llama_cpp_vocabularies || {
   failed=1
 }
 
-make_files="$project/tools/make_tokenizer_files.py"
+make_files="$project/tools/reference/make_tokenizer_files.py"
 tiktoken=$out/llama-3/original/tokenizer.model
 if [ -f "$tiktoken" ] && [ ! -f "$out/llama-3/tokenizer_config.json" ]; then
   python3 "$make_files" llama3 "$tiktoken" "$out/llama-3"

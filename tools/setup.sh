@@ -86,7 +86,7 @@ for argument in "$@"; do
   esac
 done
 
-# Chromium opens the page of sinkref report for tools/check_page.py and draws for tools/figures.py;
+# Chromium opens the page of sinkref report for tools/check/check_page.py and draws for tools/figures.py;
 # Ubuntu has it as a snap only, to be installed by hand.
 if [ "$python" = yes ] && grep -q '^ID=debian' /etc/os-release 2>/dev/null; then
   packages+=(chromium fonts-dejavu-core)

@@ -60,48 +60,49 @@ tools/setup.sh --python || exit 1
 tools/get_smollm2.sh models || exit 1
 tools/get_tokenizers.sh models || exit 1
 run_tests build/tests/sinkref_tests
-check "recorded RoPE frequencies against PyTorch" $python tools/record_rope.py --check
-check "the golden tool against an independent float64 forward" $python tools/test_hf_golden.py
-check "the patch of tools/patch.md on Hugging Face, prefill and decode" $python tools/check_patch.py
+check "recorded RoPE frequencies against PyTorch" $python tools/reference/record_rope.py --check
+check "the golden tool against an independent float64 forward" $python tools/check/test_hf_golden.py
+check "the patch of tools/guide/patch.md on Hugging Face, prefill and decode" $python tools/check/check_patch.py
 check "a report on the tiny model, its page and figures" sh -c '
   rm -rf build/tiny-report &&
   build/sinkref report --model reference_outputs/tiny_llama1 --tokens 5,17,5x20,9,9,11 --repeats 40 \
     --golden reference_outputs/tiny_llama1/golden_prompt.safetensors --out build/tiny-report &&
-  build/venv/bin/python tools/check_page.py build/tiny-report &&
+  build/venv/bin/python tools/check/check_page.py build/tiny-report &&
   build/venv/bin/python tools/figures.py build/tiny-report --only attention_first'
 check "a report on SmolLM2 against Hugging Face, and its page" sh -c '
   rm -rf build/smollm2-report &&
   build/sinkref report --model models/SmolLM2-135M-Instruct.Q4_1.gguf --word the --word dust \
     --repeats 130 --out build/smollm2-report &&
-  build/venv/bin/python tools/check_report.py build/smollm2-report models/SmolLM2-135M-Instruct.Q4_1.gguf &&
-  build/venv/bin/python tools/check_page.py build/smollm2-report'
+  build/venv/bin/python tools/check/check_report.py build/smollm2-report models/SmolLM2-135M-Instruct.Q4_1.gguf &&
+  build/venv/bin/python tools/check/check_page.py build/smollm2-report'
 check "the first attention layer against Hugging Face in float64" \
-  $python tools/check_first_layer.py reference_outputs/tiny_llama2 --tokens 5,17,9,9,11 --repeats 40
+  $python tools/check/check_first_layer.py reference_outputs/tiny_llama2 --tokens 5,17,9,9,11 --repeats 40
 check "planted rows of the paper's table are found, and nothing where nothing was planted" \
-  $python tools/test_planted.py
-check "eval: kills, shards, bad input" python3 tools/test_eval.py
-check "seeded faults are found and named" $python tools/test_verify_faults.py
+  $python tools/check/test_planted.py
+check "eval: kills, shards, bad input" python3 tools/check/test_eval.py
+check "every document: its commands, options, links and quoted output" python3 tools/check/check_documents.py
+check "seeded faults are found and named" $python tools/check/test_verify_faults.py
 check "Hugging Face, TransformerLens and llama.cpp agree within rounding" sh -c '
-  tools/setup.sh --engines && build/venv-engines/bin/python tools/test_verify_engines.py --engines'
-check "the same bits from another compiler, and a changed bit is caught" tools/invariance.sh
+  tools/setup.sh --engines && build/venv-engines/bin/python tools/check/test_verify_engines.py --engines'
+check "the same bits from another compiler, and a changed bit is caught" tools/check/invariance.sh
 if [ $full = yes ]; then
   check "the first attention layer of SmolLM2 against Hugging Face in float64" \
-    $python tools/check_first_layer.py models/SmolLM2-135M-Instruct.Q4_1.gguf
-  check "planted rows with other seeds, and their goldens" $python tools/test_planted.py --full
-  check "the patch of tools/patch.md on TransformerLens" \
-    build/venv-engines/bin/python tools/check_patch.py --transformer-lens
+    $python tools/check/check_first_layer.py models/SmolLM2-135M-Instruct.Q4_1.gguf
+  check "planted rows with other seeds, and their goldens" $python tools/check/test_planted.py --full
+  check "the patch of tools/guide/patch.md on TransformerLens" \
+    build/venv-engines/bin/python tools/check/check_patch.py --transformer-lens
   check "30 prompts for every engine, and SmolLM2" \
-    build/venv-engines/bin/python tools/test_verify_engines.py --engines --full
-  check "the same bits from every compiler and from ARM" tools/invariance.sh --full
-  check "golden files and their whole pool against transformers" $python tools/check_goldens.py --pool
+    build/venv-engines/bin/python tools/check/test_verify_engines.py --engines --full
+  check "the same bits from every compiler and from ARM" tools/check/invariance.sh --full
+  check "golden files and their whole pool against transformers" $python tools/check/check_goldens.py --pool
   check "eval: Ray, and tasks of the real lm-eval" sh -c '
-    tools/setup.sh --eval && build/venv-eval/bin/python tools/test_eval.py --ray &&
-    build/venv-eval/bin/python tools/test_eval.py --lm-eval'
+    tools/setup.sh --eval && build/venv-eval/bin/python tools/check/test_eval.py --ray &&
+    build/venv-eval/bin/python tools/check/test_eval.py --lm-eval'
   check "all tests built with sanitizers" sanitized sinkref_tests
   # SmolLM2 under the sanitizers takes minutes and shows nothing the tiny models do not.
   run_tests build-asan/tests/sinkref_tests '~[smollm2]'
 else
-  check "golden files against transformers" $python tools/check_goldens.py
+  check "golden files against transformers" $python tools/check/check_goldens.py
   check "the tests of what reads files built with sanitizers" sanitized reader_tests
   run_tests build-asan/tests/reader_tests
 fi

@@ -168,7 +168,7 @@ void set_lengths(const StudyCommand& options, const Model& model, size_t repeats
 }
 
 ReportInputs inputs_for(const StudyCommand& options, const Model& model, size_t repeats) {
-  const Forward<float> forward(model, run_options(options));  // a wrong kernel shows here
+  find_kernels<float>(options.kernel);  // a wrong one shows here
   ReportInputs inputs;
   if (options.tokens || options.tokens_file) {
     const std::vector<int> ids = read_one_sequence(options, model.checkpoint());

@@ -70,7 +70,7 @@ void each_line(const std::string& file, std::string_view text,
 const json& field(const json& object, const char* key, const std::string& where) {
   const auto found = object.find(key);
   if (found == object.end())
-    throw InputError(where + ": has no \"" + key + "\"; tools/eval.md describes the format");
+    throw InputError(where + ": has no \"" + key + "\"; tools/guide/eval.md describes the format");
   return *found;
 }
 

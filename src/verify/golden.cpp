@@ -25,7 +25,7 @@ std::string required(const TraceFile& file, const std::string& key) {
   const auto found = file.metadata().find(key);
   if (found == file.metadata().end())
     throw InputError(file.path().string() + ": metadata has no " + quoted(key) +
-                     "; expected a file written by tools/hf_golden.py");
+                     "; expected a file written by tools/reference/hf_golden.py");
   return found->second;
 }
 

@@ -1,4 +1,4 @@
-// exp, softmax and SiLU in vectors: scalar_math.h step by step.
+// exp, softmax and SiLU in vectors: number.h step by step.
 
 #if defined(SINKREF_SIMD_MATH_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef SINKREF_SIMD_MATH_INL_H

@@ -1,5 +1,39 @@
-// y = x wᵀ for weights as they lie in the file: strips of weight rows are widened and transposed,
-// slab by slab of k, into panels that a core's first cache holds, and met there by tiles of x.
+// y (M, N) = x (M, K) · wᵀ, w (N, K) as it is stored in the file: BLIS's loops around one micro-kernel
+// (Van Zee and van de Geijn 2015), with w in the place of BLIS's B. Sizes are in fp32 values.
+//
+//   for each pass of rows of x                    at most about pass_rows = 1024   matmuls
+//     pack all of its rows, for all k (A)         in tiles of MR rows              PackedMatrix
+//     parallel: for each strip of N               NC = strip_rows = 32             strip
+//       for each slab of K                        KC = slab = 256
+//         widen, transpose w's strip (B)          in panels of NR outputs          pack_panel
+//         for each MC rows of x                   MC = 96: their slab stays in L2
+//           for each panel of the strip           KC x NR: it stays in L1
+//             for each tile of these rows         MR = tile_rows = 6 (AVX2), 12    with_height
+//               micro-kernel: MR x NR sums in registers (NR = 2 vectors), for      tile (tile-inl.h)
+//               all k of the slab, block by block
+//
+//                slab: KC of k                strip: NC outputs
+//              +-------+-------+-          +--------+--------+-
+//      tile MR | one   | next  |   slab KC | panel  | next   |       tile of y, MR x NR,
+//              | tile  | slab  |      of k | KC x NR| panel  |       += tile of x · panel
+//              +-------+-------+-          |        |        |
+//         tile | next  |       |           +--------+--------+-
+//              x, packed: for each k       wᵀ, packed: for each k
+//              the MR values of a tile     the NR outputs of a panel
+//
+// Every lane of a vector is another output, so that tiling changes no order: in each output's sum k
+// runs upward through blocks of 32 within spans of 512 (kernels.h), whatever M, N, the vectors' width
+// or the threads are.
+//
+// Words. Panel, tile (BLIS's micro-panel of A), micro-kernel: as in BLIS; a tile's height is its number
+// of rows, below MR at the end of x. Pass: rows of x that are packed together. Strip: NC weight rows,
+// the task of one thread. Slab: KC columns, whole blocks of every stored type. Block, span: the two
+// levels of a sum (chain_block, chain_span); a chain is the fma sequence of one block; a span's sum is
+// fresh until its first chain is put there. Group: as many weight rows as a vector has lanes, one in
+// each lane. Few rows: up to few_rows of x, multiplied without packing, w going from the file to the
+// registers; there a lane walks a stretch of neighbouring rows. Pieces: equal shares of the weight
+// rows of several products, the tasks of strips and of few rows; Stretches gives each thread
+// neighbouring tasks.
 
 #if defined(SINKREF_SIMD_MATMUL_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef SINKREF_SIMD_MATMUL_INL_H

@@ -1,1 +1,0 @@
-"""sinkref as a model of lm-evaluation-harness (see tools/eval.md)."""
