@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "sinkref/check.h"
+
 namespace sinkref {
 
 /// How numbers are stored in a checkpoint. All of them widen to fp32 exactly, or by the formula of
@@ -81,9 +83,16 @@ struct Matrix {
 
   Matrix() = default;
   Matrix(size_t rows, size_t cols) : rows(rows), cols(cols), values(rows * cols, T(0)) {}
-  T* row(size_t r) { return values.data() + r * cols; }
-  const T* row(size_t r) const { return values.data() + r * cols; }
+  T* row(size_t r) { return values.data() + begin_of(r); }
+  const T* row(size_t r) const { return values.data() + begin_of(r); }
   std::span<T> span() { return values; }
+
+ private:
+  size_t begin_of([[maybe_unused]] size_t r) const {
+    SINKREF_CHECK(r, <, rows);
+    SINKREF_CHECK(values.size(), >=, rows * cols);
+    return r * cols;
+  }
 };
 
 }  // namespace sinkref

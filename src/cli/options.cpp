@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <boost/program_options.hpp>
-#include <filesystem>
 #include <iostream>
 
 #include "sinkref/error.h"
 #include "eval/eval.h"
 #include "sinkref/hooks.h"
+#include "sinkref/tiny_model.h"
 
 namespace sinkref::cli {
 
@@ -44,19 +44,6 @@ PatchSite patch_site(const po::variables_map& values) {
   const std::string name = one_of(values, "patch-site", names);
   return *std::find_if(std::begin(patch_sites), std::end(patch_sites),
                        [&](PatchSite site) { return name == patch_site_name(site); });
-}
-
-/// The tiny model that comes with the project, so that every command runs with no network.
-std::string embedded_model() {
-  namespace fs = std::filesystem;
-  std::error_code error;
-  const fs::path program = fs::read_symlink("/proc/self/exe", error);
-  for (fs::path folder = program.parent_path(); folder.has_relative_path();
-       folder = folder.parent_path()) {
-    const fs::path model = folder / "reference_outputs" / "tiny_llama3";
-    if (fs::exists(model / "config.json", error)) return model.string();
-  }
-  throw InputError("--model is missing; expected a Hugging Face folder or a .gguf file");
 }
 
 po::options_description describe(const Command& command) {
@@ -174,7 +161,7 @@ Options fill(const po::variables_map& values) {
     if (values.count(name)) into = values[name].as<std::vector<std::string>>();
   };
   o.model_given = values.count("model") != 0;
-  o.model = o.model_given ? values["model"].as<std::string>() : embedded_model();
+  o.model = o.model_given ? values["model"].as<std::string>() : tiny_model().string();
   if (o.model.empty()) throw InputError("--model is empty; expected a folder or a .gguf file");
   optional("prompt", o.prompt);
   optional("prompt-file", o.prompt_file);
