@@ -4,10 +4,16 @@
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+if [ -x build/sinkref ]; then
+  echo "demo.sh: about 1.5 minutes on two cores, for the report; more if the sources have changed"
+else
+  echo "demo.sh: up to 5 minutes on two cores: 3 to build the program, then the model (98 MB) and its report"
+fi
 tools/setup.sh
 if tools/get_smollm2.sh models; then
   model=models/SmolLM2-135M-Instruct.Q4_1.gguf
   goldens=(reference_outputs/smollm2/golden_*.safetensors)
+  echo "demo.sh: the report on $model"
   build/sinkref report --model "$model" "${goldens[@]/#/--golden=}" --out report --force
 else
   echo "demo.sh: SmolLM2 could not be fetched; reporting on the tiny random model instead"

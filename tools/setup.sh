@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what is missing and builds build/sinkref. Run it as often as you like: what is there is
-# left alone, and no network is used if nothing is missing.
+# Installs what is missing and builds build/sinkref, the program alone: tools/test.sh builds its tests.
+# Run it as often as you like: what is there is left alone, and no network is used if nothing is missing.
 #
 #   tools/setup.sh            system packages (Debian/Ubuntu), meson setup, ninja
 #   tools/setup.sh --python   also build/venv with tools/requirements.txt, for the goldens and figures
@@ -8,7 +8,7 @@
 #                             (compiles llama.cpp for this processor: some ten minutes)
 #   tools/setup.sh --eval     also build/venv-eval with lm-eval and Ray
 #
-# Where CI is set, warnings are errors.
+# Where CI is set, warnings are errors, and ccache is installed, which meson then compiles through.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -16,6 +16,11 @@ build=$root/build
 venv=$build/venv
 packages=(meson ninja-build pkg-config g++ libhwy-dev libsentencepiece-dev
   catch2 libopenblas-dev nlohmann-json3-dev libpcre2-dev libssl-dev zlib1g-dev python3-venv python3-pip)
+
+[ -z "${CI:-}" ] || packages+=(ccache)
+# What ccache has to be told to work with precompiled headers: that no source asks for the time or defines
+# what they read.
+export CCACHE_SLOPPINESS=pch_defines,time_macros
 
 fail() { echo "setup.sh: $*" >&2; exit 1; }
 
@@ -45,9 +50,20 @@ install_packages() {
     fail "apt-get install failed; still missing: ${missing[*]}"
 }
 
+# One line that changes on a terminal, elsewhere one for every tenth; whatever a compiler says is shown.
 build_sinkref() {
-  [ -f "$build/build.ninja" ] || meson setup "$build" "$root" ${CI:+-Dwerror=true}
-  ninja -C "$build"
+  local said
+  if [ ! -f "$build/build.ninja" ]; then
+    said=$(meson setup "$build" "$root" ${CI:+-Dwerror=true} 2>&1) || fail "meson setup failed: $said"
+  fi
+  export NINJA_STATUS='[%p, %es] '
+  if [ -t 1 ]; then
+    ninja -C "$build" sinkref
+  else
+    ninja -C "$build" sinkref | awk -F'[[%]' '
+      !/^\[ *[0-9]+%/ { print; fflush(); next }
+      int($2 / 10) > tenth { tenth = int($2 / 10); print "setup.sh: building, " tenth "0 %"; fflush() }'
+  fi
 }
 
 install_python() {

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Sets up, builds and runs every test. Ends with one line "N passed, M failed".
 #
-#   tools/test.sh          the C++ tests, those of what reads files again under AddressSanitizer and
-#                          UBSan, and every golden file held against transformers as it runs here
+#   tools/test.sh          the C++ tests, those of what reads files, the kernels, the forward pass, hooks
+#                          and the patch again under AddressSanitizer and UBSan, with the checks of
+#                          sinkref/check.h on, and every golden file held against transformers as it runs here
 #   tools/test.sh --full   all C++ tests under the sanitizers, and the goldens' whole pool of runs
 #
 # Where CI is set, warnings are errors.
@@ -46,20 +47,23 @@ run_tests() {
 # sanitized TARGET: builds one of the test programs in build-asan.
 sanitized() {
   [ -f build-asan/build.ninja ] ||
-    meson setup build-asan -Db_sanitize=address,undefined -Db_lundef=false -Dbuildtype=plain \
-      ${CI:+-Dwerror=true} || return 1
+    meson setup build-asan -Db_sanitize=address,undefined -Db_lundef=false \
+      -Doptimization=1 -Dchecks=true ${CI:+-Dwerror=true} || return 1
   ninja -C build-asan "tests/$1"
 }
 
+export CCACHE_SLOPPINESS=pch_defines,time_macros  # see tools/setup.sh
 export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 full=no
 [ "${1:-}" != --full ] || full=yes
 python=build/venv/bin/python
 
 tools/setup.sh --python || exit 1
+ninja -C build tests/sinkref_tests || exit 1
 tools/get_smollm2.sh models || exit 1
 tools/get_tokenizers.sh models || exit 1
 run_tests build/tests/sinkref_tests
+check "the installed library: pkg-config, CMake, a meson subproject" tools/check_install.sh
 check "recorded RoPE frequencies against PyTorch" $python tools/reference/record_rope.py --check
 check "the golden tool against an independent float64 forward" $python tools/check/test_hf_golden.py
 check "the patch of tools/guide/patch.md on Hugging Face, prefill and decode" $python tools/check/check_patch.py
@@ -103,8 +107,8 @@ if [ $full = yes ]; then
   run_tests build-asan/tests/sinkref_tests '~[smollm2]'
 else
   check "golden files against transformers" $python tools/check/check_goldens.py
-  check "the tests of what reads files built with sanitizers" sanitized reader_tests
-  run_tests build-asan/tests/reader_tests
+  check "the tests of files, kernels, forward pass and hooks built with sanitizers" sanitized sanitized_tests
+  run_tests build-asan/tests/sanitized_tests '~[smollm2]'
 fi
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

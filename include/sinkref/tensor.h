@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "sinkref/check.h"
+
 namespace sinkref {
 
 /// How numbers are stored in a checkpoint. All of them widen to fp32 exactly, or by the formula of
@@ -81,8 +83,8 @@ struct Matrix {
 
   Matrix() = default;
   Matrix(size_t rows, size_t cols) : rows(rows), cols(cols), values(rows * cols, T(0)) {}
-  T* row(size_t r) { return values.data() + r * cols; }
-  const T* row(size_t r) const { return values.data() + r * cols; }
+  T* row(size_t r) { return values.data() + begin_of(r); }
+  const T* row(size_t r) const { return values.data() + begin_of(r); }
   T* operator[](size_t r) { return row(r); }
   const T* operator[](size_t r) const { return row(r); }
   std::span<T> span() { return values; }
@@ -91,6 +93,13 @@ struct Matrix {
     values.insert(values.end(), more.values.begin(), more.values.end());
     rows += more.rows;
     cols = more.cols;
+  }
+
+ private:
+  size_t begin_of([[maybe_unused]] size_t r) const {
+    SINKREF_CHECK(r, <, rows);
+    SINKREF_CHECK(values.size(), >=, rows * cols);
+    return r * cols;
   }
 };
 

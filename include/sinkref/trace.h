@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "sinkref/forward.h"
-#include "base/output_file.h"
 
 namespace sinkref {
 
@@ -23,11 +22,12 @@ class TraceWriter {
   TraceWriter(const std::filesystem::path& path, bool overwrite, const ModelConfig& config,
               std::span<const Hook> hooks, const std::vector<std::vector<int>>& tokens,
               const std::map<std::string, std::string>& metadata);
+  ~TraceWriter();
 
   /// Registers the chosen hooks. The writer must outlive the run.
   void attach(Hooks<T>& hooks);
   /// Makes the file appear. Without it nothing is left.
-  void commit() { file_.commit(); }
+  void commit();
   size_t bytes() const { return bytes_; }
 
  private:
@@ -39,7 +39,7 @@ class TraceWriter {
   void write(const Slot& slot, const Activation<T>& activation);
   void write_attention(const Slot& slot, const Activation<T>& activation);
 
-  OutputFile file_;
+  std::unique_ptr<class OutputFile> file_;
   std::vector<Slot> slots_;
   size_t longest_ = 0, heads_ = 0, bytes_ = 0;
 };

@@ -18,9 +18,9 @@ std::vector<std::string> available_kernels() {
 
 template <class T>
 const Kernels<T>& find_kernels(const std::string& name) {
-  if (name == "spec") return spec_kernels(T{});
-  if (name == "openblas") return openblas_kernels(T{});
-  if (const Kernels<T>* found = simd_kernels(name, T{})) return *found;
+  if (name == "spec") return checked(spec_kernels(T{}));
+  if (name == "openblas") return checked(openblas_kernels(T{}));
+  if (const Kernels<T>* found = simd_kernels(name, T{})) return checked(*found);
   std::string known = "auto";
   for (const std::string& other : available_kernels()) known += ", " + other;
   known += ", openblas";

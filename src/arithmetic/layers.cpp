@@ -144,6 +144,13 @@ void linear(const Kernels<T>& kernels, const Matrix<T>& x,
             std::initializer_list<Linear<T>> layers) {
   if (x.rows == 0) return;
   std::vector<Product<T>> products;
+  for (const Linear<T>& layer : layers) {
+    SINKREF_CHECK(x.cols, ==, layer.w.cols);
+    SINKREF_CHECK(layer.y.rows, ==, x.rows);
+    SINKREF_CHECK(layer.y.cols, ==, layer.w.rows);
+    SINKREF_CHECK(layer.bias.size() % layer.w.rows, ==, 0);  // none, or one for each output
+    SINKREF_CHECK(layer.bias.size(), <=, layer.w.rows);
+  }
   for (const Linear<T>& layer : layers) products.push_back({&layer.w, layer.y.values.data()});
   kernels.matmuls(x.values.data(), x.rows, products);
   for (const Linear<T>& layer : layers) {

@@ -17,4 +17,16 @@ const Kernels<double>* simd_kernels(const std::string& target, double);
 const Kernels<float>& openblas_kernels(float);
 const Kernels<double>& openblas_kernels(double);
 
+/// The same kernels. In a build with checks (sinkref/check.h) each of them first checks what it is
+/// given, and, under AddressSanitizer, that all of it is memory that may be used.
+#ifdef SINKREF_CHECKS
+template <class T>
+const Kernels<T>& checked(const Kernels<T>& kernels);
+#else
+template <class T>
+const Kernels<T>& checked(const Kernels<T>& kernels) {
+  return kernels;
+}
+#endif
+
 }  // namespace sinkref

@@ -8,6 +8,7 @@
 #include "base/closest.h"
 #include "cli/output.h"
 #include "sinkref/error.h"
+#include "sinkref/tiny_model.h"
 
 namespace sinkref::cli {
 
@@ -123,19 +124,6 @@ std::string model_name(const Command& command) {
 }
 
 namespace {
-
-/// The tiny model that comes with the project, so that every command runs with no network.
-std::string embedded_model() {
-  namespace fs = std::filesystem;
-  std::error_code error;
-  const fs::path program = fs::read_symlink("/proc/self/exe", error);
-  for (fs::path folder = program.parent_path(); folder.has_relative_path();
-       folder = folder.parent_path()) {
-    const fs::path model = folder / "reference_outputs" / "tiny_llama3";
-    if (fs::exists(model / "config.json", error)) return model.string();
-  }
-  throw InputError("--model is missing; expected a Hugging Face folder or a .gguf file");
-}
 
 const Option* find(const OptionTable& table, const std::string& name) {
   const auto found = std::find_if(table.begin(), table.end(),
@@ -311,7 +299,7 @@ std::unique_ptr<Command> parse_command(const CommandRow& row, const std::vector<
   }
   if (command->model_given && command->model.empty())
     throw InputError("--model is empty; expected a folder or a .gguf file");
-  if (!command->model_given && command->needs_model()) command->model = embedded_model();
+  if (!command->model_given && command->needs_model()) command->model = tiny_model().string();
   return command;
 }
 

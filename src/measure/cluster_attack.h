@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "sinkref/forward.h"
+#include "measure/observe.h"
 #include "sinkref/sink.h"
 
 // The cluster attack (Yona et al. 2025): a run of *different* tokens that layer 0 cannot tell apart

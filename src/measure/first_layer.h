@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "sinkref/forward.h"
+#include "measure/observe.h"
 #include "sinkref/sink.h"
 
 // Why is a position that sees only itself recognised? (Yona et al. 2025, sections 4.3 and 5.) In

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/json_file.h"
+#include "base/output_file.h"
 #include "checkpoint/readers.h"
 #include "model/safetensors_header.h"
 #include "sinkref/error.h"
@@ -67,14 +68,14 @@ TraceWriter<T>::TraceWriter(const std::filesystem::path& path, bool overwrite,
                             const ModelConfig& config, std::span<const Hook> hooks,
                             const std::vector<std::vector<int>>& tokens,
                             const std::map<std::string, std::string>& metadata)
-    : file_(path, overwrite), longest_(longest(tokens)), heads_(config.heads) {
+    : file_(std::make_unique<OutputFile>(path, overwrite)), longest_(longest(tokens)), heads_(config.heads) {
   const std::vector<TensorPlan> tensors = plan(config, hooks, tokens, sizeof(T));
   const std::string header = safetensors_header(tensors, metadata);
   const size_t data = header.size();
   bytes_ = data;
   for (const TensorPlan& tensor : tensors) bytes_ += tensor.bytes;
-  file_.resize(bytes_);
-  file_.write_at(0, header.data(), header.size());
+  file_->resize(bytes_);
+  file_->write_at(0, header.data(), header.size());
 
   std::vector<int64_t> ids(tokens.size() * longest_, -1);
   std::vector<int64_t> lengths;
@@ -82,16 +83,24 @@ TraceWriter<T>::TraceWriter(const std::filesystem::path& path, bool overwrite,
     std::copy(tokens[i].begin(), tokens[i].end(), ids.begin() + static_cast<long>(i * longest_));
     lengths.push_back(static_cast<int64_t>(tokens[i].size()));
   }
-  file_.write_at(data, ids.data(), ids.size() * 8);
+  file_->write_at(data, ids.data(), ids.size() * 8);
   size_t at = data + tensors[0].bytes;
   if (tensors.size() > 1 && tensors[1].name == "lengths") {
-    file_.write_at(at, lengths.data(), lengths.size() * 8);
+    file_->write_at(at, lengths.data(), lengths.size() * 8);
     at += tensors[1].bytes;
   }
   for (Hook hook : hooks) {
     slots_.push_back({hook, at, product_of(hook_shape(hook.point, config))});
     at += product_of(trace_shape(hook, config, tokens.size(), longest_)) * sizeof(T);
   }
+}
+
+template <class T>
+TraceWriter<T>::~TraceWriter() = default;
+
+template <class T>
+void TraceWriter<T>::commit() {
+  file_->commit();
 }
 
 template <class T>
@@ -107,7 +116,7 @@ void TraceWriter<T>::write(const Slot& slot, const Activation<T>& activation) {
   for (size_t r = 0; r < activation.rows.size(); ++r) {
     const Row& row = activation.rows[r];
     const size_t index = row.sequence * longest_ + row.position;
-    file_.write_at(slot.offset + index * slot.width * sizeof(T), activation.row(r),
+    file_->write_at(slot.offset + index * slot.width * sizeof(T), activation.row(r),
                    slot.width * sizeof(T));
   }
 }
@@ -122,7 +131,7 @@ void TraceWriter<T>::write_attention(const Slot& slot, const Activation<T>& acti
     const Row& row = activation.rows[r];
     std::copy_n(activation.row(r), activation.width, whole.begin());
     const size_t index = (row.sequence * heads_ + activation.head) * longest_ + row.position;
-    file_.write_at(slot.offset + index * longest_ * sizeof(T), whole.data(), longest_ * sizeof(T));
+    file_->write_at(slot.offset + index * longest_ * sizeof(T), whole.data(), longest_ * sizeof(T));
   }
 }
 

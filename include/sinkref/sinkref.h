@@ -1,0 +1,19 @@
+#pragma once
+
+// All of sinkref, in reading order.
+
+#include "sinkref/error.h"       // bad input is one line: what was expected, found, and the remedy
+#include "sinkref/check.h"       // defects of a caller, in builds that look for them
+#include "sinkref/tensor.h"      // numbers as they are stored, and matrices of them
+#include "sinkref/checkpoint.h"  // a Hugging Face folder or a GGUF file, memory-mapped
+#include "sinkref/config.h"      // what a model is: sizes, RoPE, norms
+#include "sinkref/model.h"       // a checkpoint whose tensors fit its config
+#include "sinkref/tiny_model.h"  // one that comes with sinkref
+#include "sinkref/tokenizer.h"   // text to token ids and back
+#include "sinkref/kernels.h"     // the sums, in an order that is part of the arithmetic
+#include "sinkref/hooks.h"       // every activation by its name: to observe, to replace
+#include "sinkref/forward.h"     // a model being run
+#include "sinkref/patch.h"       // the paper's patch, and ablation, as hooks
+#include "sinkref/sink.h"        // sink layers and sink neurons
+#include "sinkref/trace.h"       // activations to a safetensors file, and from one
+#include "sinkref/verify.h"      // where another implementation leaves the truth
