@@ -1,14 +1,14 @@
 // The first attention layer: accounts that close, shares that add up, and what the definitions say
 // of cases whose answer is known.
 
-#include "measure/first_layer.h"
+#include "measure/first_layer/first_layer.h"
 
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
 
-#include "measure/cluster_attack.h"
+#include "measure/cluster_attack/cluster_attack.h"
 #include "sinkref/error.h"
 
 using namespace sinkref;

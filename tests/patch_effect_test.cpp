@@ -1,13 +1,13 @@
 // What the patch does: against sums written out here, and what must be so by construction.
 
-#include "measure/patch_effect.h"
+#include "measure/patch_effect/patch_effect.h"
 
 #include <omp.h>
 
 #include <catch2/catch.hpp>
 #include <cmath>
 
-#include "report/json.h"
+#include "measure/json.h"
 #include "sinkref/error.h"
 
 using namespace sinkref;

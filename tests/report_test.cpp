@@ -6,10 +6,10 @@
 #include <cmath>
 #include <limits>
 
-#include "report/json.h"
-#include "report/svg.h"
+#include "measure/json.h"
+#include "page/svg.h"
 #include "sinkref/error.h"
-#include "measure/published.h"
+#include "measure/paper/published.h"
 
 using namespace sinkref;
 

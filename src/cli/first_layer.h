@@ -3,8 +3,8 @@
 #include <vector>
 
 #include "cli/options.h"
-#include "measure/cluster_attack.h"
-#include "measure/first_layer.h"
+#include "measure/cluster_attack/cluster_attack.h"
+#include "measure/first_layer/first_layer.h"
 
 namespace sinkref::cli {
 

@@ -6,7 +6,7 @@
 
 #include "cli/first_layer.h"
 #include "cli/inputs.h"
-#include "cli/perplexity_texts.h"
+#include "measure/stimuli/perplexity_texts.h"
 #include "sinkref/error.h"
 
 namespace sinkref::cli {

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "cli/options.h"
-#include "measure/patch_effect.h"
+#include "measure/patch_effect/patch_effect.h"
 #include "measure/report.h"
 
 namespace sinkref::cli {

@@ -13,7 +13,7 @@
 #include "cli/inputs.h"
 #include "cli/patch_effect.h"
 #include "cli/report_page.h"
-#include "report/json.h"
+#include "measure/json.h"
 #include "sinkref/error.h"
 #include "base/output_file.h"
 #include "sinkref/trace.h"

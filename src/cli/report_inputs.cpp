@@ -3,9 +3,9 @@
 #include <algorithm>
 
 #include "cli/inputs.h"
-#include "cli/sample_texts.h"
+#include "measure/stimuli/sample_texts.h"
 #include "sinkref/error.h"
-#include "measure/published.h"
+#include "measure/paper/published.h"
 
 namespace sinkref::cli {
 

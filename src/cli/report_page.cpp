@@ -2,7 +2,7 @@
 
 #include <list>
 
-#include "report/tensors.h"
+#include "measure/tensors.h"
 #include "sinkref/error.h"
 #include "sinkref/tokenizer.h"
 

@@ -5,7 +5,7 @@
 #include <optional>
 
 #include "cli/options.h"
-#include "report/page.h"
+#include "page/page.h"
 #include "sinkref/model.h"
 #include "base/output_file.h"
 

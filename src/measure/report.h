@@ -4,13 +4,13 @@
 #include <string>
 #include <vector>
 
-#include "measure/cluster_attack.h"
-#include "measure/first_layer.h"
-#include "measure/massive.h"
-#include "measure/patch_effect.h"
-#include "measure/repeats.h"
+#include "measure/cluster_attack/cluster_attack.h"
+#include "measure/first_layer/first_layer.h"
+#include "measure/definitions/massive.h"
+#include "measure/patch_effect/patch_effect.h"
+#include "measure/repeats/repeats.h"
 #include "sinkref/sink.h"
-#include "measure/sink_metric.h"
+#include "measure/definitions/sink_metric.h"
 
 // All panels of the paper for one model, each from its own header; see docs of each. This file says
 // what is run, so that no sequence is run twice.
