@@ -6,8 +6,9 @@
 
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <nlohmann/json.hpp>
 
-#include "measure/json.h"
+#include "measure/patch_effect/panel.h"
 #include "sinkref/error.h"
 
 using namespace sinkref;

@@ -3,10 +3,10 @@
 #include <string>
 #include <vector>
 
-#include "measure/observe.h"
+#include "sinkref/forward.h"
 #include "sinkref/patch.h"
 
-// Panel 4: sink layers and sink neurons (Yona et al. 2025, section 4.2).
+// Sink layers and sink neurons (Yona et al. 2025, section 4.2).
 
 namespace sinkref {
 

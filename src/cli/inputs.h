@@ -5,7 +5,7 @@
 
 #include "cli/options.h"
 #include "sinkref/model.h"
-#include "measure/report.h"
+#include "sinkref/sink.h"
 #include "sinkref/tokenizer.h"
 
 namespace sinkref::cli {
@@ -21,15 +21,6 @@ std::vector<int> read_one_sequence(const Options& options, const Checkpoint& che
 /// and a prompt that is a long run is no ordinary text. Where ids are given to a model without a
 /// tokenizer, ids from all over the vocabulary.
 SinkInputs patch_inputs(const Options& options, const Model& model);
-
-/// What sink and report run on: built-in text and words (or --word, --prefix), or, for a model
-/// without a tokenizer, the ids of --tokens or --tokens-file. Every condition and the samples of
-/// the sink metric. Repeats that were not asked for are cut to what the model's context holds, and
-/// `say` tells; ones that were and do not fit are an InputError.
-ReportInputs report_inputs(const Options& options, const Model& model);
-
-/// The same without conditions and samples: the sink analysis alone.
-SinkInputs sink_inputs(const Options& options, const Model& model, size_t repeats);
 
 RunOptions run_options(const Options& options);
 

@@ -5,9 +5,11 @@
 #include <vector>
 
 #include "base/output_file.h"
-#include "measure/report.h"
 
-// report.safetensors: the curves and maps of a report in full, as float64.
+// report.safetensors: the curves and maps of the panels in full, as float64.
+//     norms.CONDITION.WORD[.patched] [L,n] · layers.* [L] ·
+//     attention.text|run.LAYER.on_first|on_body|norm [p] · sink_metric.KIND [L,H] ·
+//     softmax_what_if.norms [L,n]
 
 namespace sinkref {
 
@@ -17,9 +19,9 @@ struct NamedTensor {
   std::vector<double> values;
 };
 
-/// norms.CONDITION.WORD[.patched] [L,n] · layers.* [L] · attention.text|run.LAYER.on_first|on_body|norm [p] ·
-/// sink_metric.KIND [L,H] · softmax_what_if.norms [L,n]
-std::vector<NamedTensor> tensors_of(const Report& report);
+NamedTensor vector_tensor(const std::string& name, const std::vector<double>& values);
+/// Rows of one length.
+NamedTensor matrix_tensor(const std::string& name, const std::vector<std::vector<double>>& rows);
 
 /// The whole safetensors file, not yet committed.
 void write_tensors(OutputFile& file, const std::vector<NamedTensor>& tensors,

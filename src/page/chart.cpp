@@ -23,7 +23,7 @@ constexpr const char* dark_shades[12] = {"#1b2430", "#1f3044", "#233d5a", "#274b
 constexpr const char* light_kinds[4] = {"#bfe3cf", "#f6dfae", "#f3c1c9", "#dfe3e8"};
 constexpr const char* dark_kinds[4] = {"#1f5a3d", "#6a5318", "#74303f", "#3a424d"};
 
-size_t columns_of(const Figure& figure) { return figure.panels.size() == 1 ? 1 : 2; }
+size_t columns_of(const Figure& figure) { return figure.plots.size() == 1 ? 1 : 2; }
 
 std::string quoted_csv(const std::string& text) {
   std::string out = "\"";
@@ -98,30 +98,30 @@ std::string escaped(const std::string& text) {
   return out;
 }
 
-std::string panel_svg(const Panel& panel, double x, double y) {
-  return std::visit([&](const auto& p) { return svg::draw(p, x, y); }, panel);
+std::string plot_svg(const Plot& plot, double x, double y) {
+  return std::visit([&](const auto& p) { return svg::draw(p, x, y); }, plot);
 }
 
 std::string figure_svg(const Figure& figure) {
   const size_t columns = columns_of(figure);
-  const size_t rows = (figure.panels.size() + columns - 1) / columns;
-  const double width = double(columns) * panel_width, height = double(rows) * panel_height;
+  const size_t rows = (figure.plots.size() + columns - 1) / columns;
+  const double width = double(columns) * plot_width, height = double(rows) * plot_height;
   std::string out = "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"" + svg::px(width) +
                     "\" height=\"" + svg::px(height) + "\" viewBox=\"0 0 " + svg::px(width) + " " +
                     svg::px(height) + "\">\n<title>" + escaped(figure.title) + "</title>\n<desc>" +
                     escaped(figure.caption) + "</desc>\n<style>" + chart_style(false) +
                     "</style>\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n";
-  for (size_t i = 0; i < figure.panels.size(); ++i)
-    out += panel_svg(figure.panels[i], double(i % columns) * panel_width,
-                     double(i / columns) * panel_height);
+  for (size_t i = 0; i < figure.plots.size(); ++i)
+    out += plot_svg(figure.plots[i], double(i % columns) * plot_width,
+                    double(i / columns) * plot_height);
   return out + "</svg>\n";
 }
 
 std::string figure_csv(const Figure& figure) {
   std::string out;
-  for (const Panel& panel : figure.panels)
+  for (const Plot& plot : figure.plots)
     out += std::visit([](const auto& p) { return quoted_csv(p.title) + "\n" + points_csv(p) + "\n"; },
-                      panel);
+                      plot);
   return out;
 }
 

@@ -5,7 +5,7 @@
 #include <variant>
 #include <vector>
 
-// Figures as SVG, written by the program itself. A figure is a row of small panels of one size, so
+// Figures as SVG, written by the program itself. A figure is a row of small plots of one size, so
 // that a page can stack them on a narrow screen; the file of a figure puts them side by side.
 // Colours are classes: chart_style() gives them for light and for dark ground.
 
@@ -19,7 +19,7 @@ struct Series {
   enum class Mark { line, dashed, dots } mark = Mark::line;
 };
 
-/// A line across the panel, named at its end.
+/// A line across the plot, named at its end.
 struct Rule {
   std::string name;
   double at = 0;
@@ -57,23 +57,23 @@ struct Grid {
   std::vector<std::string> kinds;        ///< explained under the table
 };
 
-using Panel = std::variant<LineChart, HeatMap, Grid>;
+using Plot = std::variant<LineChart, HeatMap, Grid>;
 
 struct Figure {
   std::string id;       ///< file name and anchor
   std::string title;    ///< what it shows
   std::string caption;  ///< definitions
   std::string command;  ///< that gives the numbers behind it
-  std::vector<Panel> panels;
+  std::vector<Plot> plots;
 };
 
-inline constexpr double panel_width = 460, panel_height = 320;
+inline constexpr double plot_width = 460, plot_height = 320;
 
-/// One panel as an <svg> element with a title for screen readers.
-std::string panel_svg(const Panel& panel, double x = 0, double y = 0);
+/// One plot as an <svg> element with a title for screen readers.
+std::string plot_svg(const Plot& plot, double x = 0, double y = 0);
 /// The whole figure as a file of its own, on white.
 std::string figure_svg(const Figure& figure);
-/// The numbers of a figure: for each panel its title, the names of its columns and their values.
+/// The numbers of a figure: for each plot its title, the names of its columns and their values.
 std::string figure_csv(const Figure& figure);
 
 /// CSS of the classes used, for a light or a dark ground.

@@ -52,8 +52,8 @@ std::string shade_bar(const HeatMap& map, double low, double high, double x, dou
 }  // namespace
 
 std::string draw(const HeatMap& map, double x, double y) {
-  std::string out = open_panel(map.title, x, y);
-  const double left = 56, right = panel_width - 76, top = 34, bottom = panel_height - 46;
+  std::string out = open_plot(map.title, x, y);
+  const double left = 56, right = plot_width - 76, top = 34, bottom = plot_height - 46;
   size_t columns = 1;
   double low = INFINITY, high = -INFINITY;
   for (const std::vector<double>& row : map.rows) {
@@ -75,18 +75,18 @@ std::string draw(const HeatMap& map, double x, double y) {
   const size_t every_row = std::max<size_t>(1, (map.rows.size() + 9) / 10);
   for (size_t r = 0; r < map.rows.size(); r += every_row)
     out += text(left - 6, top + (double(r) + 0.5) * height + 4, std::to_string(r), Anchor::end);
-  out += text((left + right) / 2, panel_height - 10, map.x_title, Anchor::middle);
+  out += text((left + right) / 2, plot_height - 10, map.x_title, Anchor::middle);
   out += turned_text(15, (top + bottom) / 2, -90, map.y_title);
   out += shade_bar(map, low, high, right + 10, top, bottom);
   return out + "</svg>\n";
 }
 
 std::string draw(const Grid& grid, double x, double y) {
-  std::string out = open_panel(grid.title, x, y);
+  std::string out = open_plot(grid.title, x, y);
   double left = 20;
   for (const std::string& row : grid.rows) left = std::max(left, text_width(row) + 18);
-  const double right = panel_width - 10, top = 58;
-  const double bottom = panel_height - 34 - 18 * double(grid.kinds.size());
+  const double right = plot_width - 10, top = 58;
+  const double bottom = plot_height - 34 - 18 * double(grid.kinds.size());
   const double width = (right - left) / double(std::max<size_t>(grid.columns.size(), 1));
   const double height = std::min(34.0, (bottom - top) / double(std::max<size_t>(grid.rows.size(), 1)));
   out += text((left + right) / 2, 36, grid.x_title, Anchor::middle);

@@ -9,7 +9,7 @@ namespace sinkref::svg {
 namespace {
 
 struct Frame {
-  double left = 0, right = panel_width - 14, top = 30, bottom = panel_height - 46;
+  double left = 0, right = plot_width - 14, top = 30, bottom = plot_height - 46;
   Scale x, y;
 };
 
@@ -47,13 +47,13 @@ std::string axes(const LineChart& chart, const Frame& frame) {
     const std::string label = tick_text(tick);
     const double half = text_width(label) / 2, at = frame.x(tick);
     out += "<path class=\"axis\" d=\"M" + px(at) + " " + px(frame.bottom) + "v4\"/>\n";
-    if (at - half < free_from || at + half > panel_width) continue;
+    if (at - half < free_from || at + half > plot_width) continue;
     out += text(at, frame.bottom + 17, label, Anchor::middle);
     free_from = at + half + 6;
   }
   out += "<path class=\"axis\" d=\"M" + px(frame.left) + " " + px(frame.top) + "V" +
          px(frame.bottom) + "H" + px(frame.right) + "\"/>\n";
-  out += text((frame.left + frame.right) / 2, panel_height - 10, chart.x.title, Anchor::middle);
+  out += text((frame.left + frame.right) / 2, plot_height - 10, chart.x.title, Anchor::middle);
   return out + turned_text(13, (frame.top + frame.bottom) / 2, -90, chart.y.title);
 }
 
@@ -114,7 +114,7 @@ std::string rules(const LineChart& chart, const Frame& frame) {
   for (const Rule& rule : chart.rules) {
     if (!rule.vertical || rule.name.empty()) continue;
     const double half = text_width(rule.name) / 2;
-    const double at = std::clamp(frame.x(rule.at), frame.left + half, panel_width - half);
+    const double at = std::clamp(frame.x(rule.at), frame.left + half, plot_width - half);
     if (at - half < free_from) continue;
     out += text(at, frame.top - 4, rule.name, Anchor::middle);
     free_from = at + half + 6;
@@ -125,9 +125,9 @@ std::string rules(const LineChart& chart, const Frame& frame) {
 }  // namespace
 
 std::string draw(const LineChart& chart, double x, double y) {
-  std::string out = open_panel(chart.title, x, y);
+  std::string out = open_plot(chart.title, x, y);
   Frame frame;
-  frame.top += legend(out, chart.series, 12, frame.top + 8, panel_width - 24);
+  frame.top += legend(out, chart.series, 12, frame.top + 8, plot_width - 24);
   std::vector<double> xs, ys;
   for (const Series& series : chart.series) {
     xs.insert(xs.end(), series.x.begin(), series.x.end());

@@ -1,5 +1,7 @@
 #include "page/page.h"
 
+#include <stdexcept>
+
 namespace sinkref {
 
 namespace {
@@ -80,7 +82,7 @@ std::string findings_table(const std::vector<Finding>& findings) {
 std::string figure_html(const Figure& figure) {
   std::string out = "<figure id=\"" + figure.id + "\">\n<h3>" + escaped(figure.title) +
                     "</h3>\n<div class=\"panels\">\n";
-  for (const Panel& panel : figure.panels) out += panel_svg(panel);
+  for (const Plot& plot : figure.plots) out += plot_svg(plot);
   out += "</div>\n<figcaption><p>" + escaped(figure.caption) + "</p>\n";
   if (!figure.command.empty()) out += "<p>Numbers: <code>" + escaped(figure.command) + "</code></p>\n";
   return out + "<p class=\"download\">" + download(figure.id + ".csv", "text/csv", figure_csv(figure)) +
@@ -103,8 +105,12 @@ std::string table_html(const Table& table) {
          " lines)</summary>" + out + "</details>\n";
 }
 
+std::string heading(const Section& section) {
+  return (section.number == 0 ? "" : std::to_string(section.number) + ". ") + section.title;
+}
+
 std::string section_html(const Section& section) {
-  std::string out = "<section id=\"" + section.id + "\">\n<h2>" + escaped(section.title) +
+  std::string out = "<section id=\"" + section.id + "\">\n<h2>" + escaped(heading(section)) +
                     "</h2>\n<p>" + escaped(section.intro) + "</p>\n";
   for (const Figure& figure : section.figures) out += figure_html(figure);
   for (const Table& table : section.tables) out += table_html(table);
@@ -113,6 +119,12 @@ std::string section_html(const Section& section) {
 
 }  // namespace
 
+Section& Page::section(const std::string& id) {
+  for (Section& section : sections)
+    if (section.id == id) return section;
+  throw std::out_of_range("the page has no section " + id);
+}
+
 std::string page_html(const Page& page) {
   std::string out =
       "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta "
@@ -120,12 +132,7 @@ std::string page_html(const Page& page) {
       escaped(page.title) + "</title>\n<link rel=\"icon\" href=\"data:,\">\n<style>" + page_style +
       chart_style(false) + "@media screen and (prefers-color-scheme:dark){\n" + dark_style +
       chart_style(true) + "}\n" + print_style + "</style>\n</head>\n<body>\n<header>\n<h1>" +
-      escaped(page.title) + "</h1>\n<p>Language models give the first token of a text an unusual "
-      "role: it receives a huge residual vector from a few neurons, and later layers park their "
-      "attention on it (the attention sink). A long run of one repeated word can set the same "
-      "neurons off. This page measures both, panel by panel, after <a "
-      "href=\"https://arxiv.org/abs/2503.08908\">Yona et al., Interpreting the Repeated Token "
-      "Phenomenon in Large Language Models (ICML 2025)</a>.</p>\n<p><code>" +
+      escaped(page.title) + "</h1>\n<p>" + page.introduction + "</p>\n<p><code>" +
       escaped(page.command) + "</code></p>\n<p class=\"facts\">";
   for (const auto& [name, value] : page.facts)
     out += "<b>" + escaped(name) + "</b> " + escaped(value) + " &nbsp; ";
@@ -133,7 +140,7 @@ std::string page_html(const Page& page) {
          "</p>\n</header>\n<main>\n<section id=\"findings\">\n<h2>Findings</h2>\n" +
          findings_table(page.findings) + "</section>\n<nav>";
   for (const Section& section : page.sections)
-    out += "<a href=\"#" + section.id + "\">" + escaped(section.title) + "</a>";
+    out += "<a href=\"#" + section.id + "\">" + escaped(heading(section)) + "</a>";
   out += "</nav>\n";
   for (const Section& section : page.sections) out += section_html(section);
   return out +

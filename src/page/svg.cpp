@@ -138,12 +138,12 @@ double legend(std::string& out, const std::vector<Series>& series, double x, dou
   return named == 0 ? 0 : line - y + row;
 }
 
-std::string open_panel(const std::string& title, double x, double y) {
+std::string open_plot(const std::string& title, double x, double y) {
   const std::string place =
       x == 0 && y == 0 ? "" : " x=\"" + px(x) + "\" y=\"" + px(y) + "\"";
   return "<svg xmlns=\"http://www.w3.org/2000/svg\" role=\"img\" class=\"panel\"" + place +
-         " width=\"" + px(panel_width) + "\" height=\"" + px(panel_height) + "\" viewBox=\"0 0 " +
-         px(panel_width) + " " + px(panel_height) + "\">\n<title>" + escaped(title) + "</title>\n" +
+         " width=\"" + px(plot_width) + "\" height=\"" + px(plot_height) + "\" viewBox=\"0 0 " +
+         px(plot_width) + " " + px(plot_height) + "\">\n<title>" + escaped(title) + "</title>\n" +
          text(8, 18, title, Anchor::start, "heading");
 }
 

@@ -6,7 +6,7 @@
 
 #include "page/chart.h"
 
-// What the kinds of panels share.
+// What the kinds of plots share.
 
 namespace sinkref::svg {
 
@@ -43,7 +43,7 @@ Scale scale_for(const std::vector<double>& values, bool logarithmic, double from
 double legend(std::string& out, const std::vector<Series>& series, double x, double y,
               double width);
 
-std::string open_panel(const std::string& title, double x, double y);
+std::string open_plot(const std::string& title, double x, double y);
 
 std::string draw(const LineChart& chart, double x, double y);
 std::string draw(const HeatMap& map, double x, double y);

@@ -4,7 +4,7 @@
 
 #include "measure/observe.h"
 
-// Panel 3: where attention goes in ordinary text and along a run of repeats (Yona et al. 2025,
+// Where attention goes in ordinary text and along a run of repeats (Yona et al. 2025,
 // figure 1). Attention on position 0, attention on the run, and the norm are three measurements:
 // none of them stands for another.
 

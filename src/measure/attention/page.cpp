@@ -1,7 +1,10 @@
-// Panel 3: where attention goes, in ordinary text and along a run. Mass on position 0, mass on the
-// run, and the norm are three figures.
+// Where attention goes, in ordinary text and along a run. Mass on position 0, mass on the run, and the
+// norm are three figures.
 
-#include "measure/section.h"
+#include <algorithm>
+
+#include "measure/attention/panel.h"
+#include "page/words.h"
 
 namespace sinkref {
 
@@ -29,38 +32,38 @@ LineChart by_position(const std::vector<LayerAttention>& layers, Values values,
 /// Only the layers shown: the patterns of a long run are large.
 std::string command_of(const PageContext& context, const std::string& hook) {
   std::string hooks;
-  for (const LayerAttention& layer : context.report.attention.run)
+  for (const LayerAttention& layer : context.results.get<AttentionResult>().run)
     hooks += (hooks.empty() ? "blocks." : ",blocks.") + std::to_string(layer.layer) + "." + hook;
-  return context.run_command(context.report.attention.condition, 0, hooks);
+  return context.run_command(context.results.get<AttentionResult>().condition, 0, hooks);
 }
 
 Figure figure_of(const PageContext& context, const std::string& id, const std::string& title,
                  const std::string& caption, Values values, const std::string& y,
                  bool logarithmic) {
-  const AttentionPanel& panel = context.report.attention;
+  const AttentionResult& panel = context.results.get<AttentionResult>();
   Figure figure{id, title, caption,
                 command_of(context, id == "attention_norm" ? "hook_resid_post" : "attn.hook_pattern"),
                 {}};
-  figure.panels.push_back(by_position(panel.text, values, "Ordinary text", y, false, logarithmic));
+  figure.plots.push_back(by_position(panel.text, values, "Ordinary text", y, false, logarithmic));
   LineChart run = by_position(panel.run, values,
                               "\"" + panel.word + "\" repeated after " + panel.condition, y, true,
                               logarithmic);
   if (panel.run_begins > 1)
     run.rules.push_back({"run begins", static_cast<double>(panel.run_begins), true});
-  figure.panels.push_back(std::move(run));
+  figure.plots.push_back(std::move(run));
   return figure;
 }
 
 Figure score_maps(const PageContext& context) {
-  const AttentionPanel& panel = context.report.attention;
+  const AttentionResult& panel = context.results.get<AttentionResult>();
   Figure figure{"attention_scores", "Scores before softmax, mean over the heads",
                 "hook_attn_scores (scaled, causal), mean over the heads, first " +
                     std::to_string(map_positions) + " positions: the paper's figure 1.",
                 command_of(context, "attn.hook_attn_scores"),
                 {}};
   const auto add = [&](const LayerAttention& layer, const std::string& what) {
-    figure.panels.push_back(HeatMap{"Layer " + std::to_string(layer.layer) + ", " + what,
-                                    "key position", "query position", "score", layer.scores, {}});
+    figure.plots.push_back(HeatMap{"Layer " + std::to_string(layer.layer) + ", " + what,
+                                   "key position", "query position", "score", layer.scores, {}});
   };
   for (size_t i = 0; i < panel.text.size(); ++i) {
     add(panel.text[i], "ordinary text");
@@ -69,18 +72,16 @@ Figure score_maps(const PageContext& context) {
   return figure;
 }
 
-}  // namespace
-
 Section attention_section(const PageContext& context) {
   Section section{"attention",
-                  "3. Where attention goes",
+                  "Where attention goes",
                   "Three separate measurements, because none stands for another: how much "
                   "attention a token gives to position 0, how much to the run itself, and how "
                   "long its own residual vector is. Layers: each sink layer and the next, the "
                   "middle and the last.",
                   {},
                   {}};
-  if (context.report.attention.run.empty()) return section;
+  if (context.results.get<AttentionResult>().run.empty()) return section;
   section.figures = {
       figure_of(context, "attention_first", "Attention on position 0",
                 "Mean over the heads of the attention pattern A[q, 0].", &LayerAttention::on_first,
@@ -94,6 +95,29 @@ Section attention_section(const PageContext& context) {
                 "residual norm", true),
       score_maps(context)};
   return section;
+}
+
+Finding attention_finding(const PageContext& context) {
+  const AttentionResult& panel = context.results.get<AttentionResult>();
+  const size_t middle = context.results.norms.mlp_first.size() / 2;
+  const auto at = [&](const std::vector<LayerAttention>& layers) {
+    return std::find_if(layers.begin(), layers.end(),
+                        [&](const LayerAttention& l) { return l.layer == middle; });
+  };
+  const auto text = at(panel.text), run = at(panel.run);
+  return {"Where does attention go?",
+          "In the middle layer (" + std::to_string(middle) + ") a token of ordinary text gives " +
+              percent(mean(text->on_first, 1)) + " of its attention to position 0. At the end of the run, " +
+              percent(run->on_first.back()) + " goes to position 0 and " +
+              percent(run->on_body.back()) + " is spread over the run.",
+          "Means over the heads (and, for the text, over its positions from 1).", "attention"};
+}
+
+}  // namespace
+
+void attention_page(const PageContext& context, Page& page) {
+  page.findings.push_back(attention_finding(context));
+  page.sections.push_back(attention_section(context));
 }
 
 }  // namespace sinkref

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <nlohmann/json.hpp>
 #include <random>
 
 #include "sinkref/error.h"
@@ -116,14 +115,14 @@ Outcome outcome_of(const std::vector<std::vector<double>>& runs, double threshol
 }
 
 void attack(const Model& model, const RunOptions& options, const ClusterInputs& inputs,
-            const std::string& kind, size_t different, const Runs& runs, ClusterReport& report) {
+            const std::string& kind, size_t different, const Runs& runs, ClusterAttackResult& result) {
   const Norms original = sink_norms(model, options, inputs, runs, {});
   const Norms patched = sink_norms(model, options, inputs, runs, inputs.patch);
   for (size_t s = 0; s < inputs.sinks.size(); ++s) {
     const double threshold = inputs.sinks[s].fires_above();
     const Outcome before = outcome_of(original[s], threshold);
     const Outcome after = outcome_of(patched[s], threshold);
-    report.attacks.push_back({kind, different, inputs.sinks[s].layer, runs.size(), before.fired,
+    result.attacks.push_back({kind, different, inputs.sinks[s].layer, runs.size(), before.fired,
                               after.fired, before.share, after.share, before.largest,
                               after.largest});
   }
@@ -187,27 +186,26 @@ std::vector<Cluster> find_clusters(const Matrix<float>& outputs, const ClusterIn
   return clusters;
 }
 
-ClusterReport attack_with_clusters(const Model& model, const RunOptions& options,
-                                   const ClusterInputs& inputs,
-                                   const Step& step) {
+ClusterAttackResult attack_with_clusters(const Model& model, const RunOptions& options,
+                                         const ClusterInputs& inputs, const Step& step) {
   check(model, inputs);
-  ClusterReport report;
-  report.length = inputs.length;
+  ClusterAttackResult result;
+  result.length = inputs.length;
   step("cluster attack: what layer 0 makes of every token of the vocabulary");
-  report.clusters = find_clusters(lone_attention_outputs(model, options), inputs);
+  result.clusters = find_clusters(lone_attention_outputs(model, options), inputs);
   step("cluster attack: runs of " + std::to_string(inputs.length) + " tokens");
   Random random(inputs.seed);
   Runs runs;
-  for (const Cluster& cluster : report.clusters)
+  for (const Cluster& cluster : result.clusters)
     runs.emplace_back(inputs.length, cluster.members[0]);
-  attack(model, options, inputs, "identical", 1, runs, report);
+  attack(model, options, inputs, "identical", 1, runs, result);
   size_t different = 0;
   for (size_t size : inputs.sizes) {
-    different = std::min(size, report.clusters[0].members.size());
+    different = std::min(size, result.clusters[0].members.size());
     runs.clear();
-    for (const Cluster& cluster : report.clusters)
+    for (const Cluster& cluster : result.clusters)
       runs.push_back(mixed_run(cluster.members, different, inputs.length, random));
-    attack(model, options, inputs, "cluster", different, runs, report);
+    attack(model, options, inputs, "cluster", different, runs, result);
   }
   for (std::vector<int>& run : runs) {
     std::vector<int> drawn = inputs.tokens;
@@ -215,30 +213,8 @@ ClusterReport attack_with_clusters(const Model& model, const RunOptions& options
       std::swap(drawn[i], drawn[i + random() % (drawn.size() - i)]);
     run = mixed_run(drawn, different, inputs.length, random);
   }
-  attack(model, options, inputs, "random", different, runs, report);
-  return report;
-}
-
-nlohmann::ordered_json to_json(const ClusterReport& report) {
-  using nlohmann::ordered_json;
-  ordered_json clusters = ordered_json::array(), attacks = ordered_json::array();
-  for (const Cluster& c : report.clusters)
-    clusters.push_back({{"members", c.members}, {"distance", c.distance}});
-  for (const AttackRuns& a : report.attacks)
-    attacks.push_back({{"kind", a.kind},
-                       {"different", a.different},
-                       {"layer", a.layer},
-                       {"runs", a.runs},
-                       {"fired", a.fired},
-                       {"fired_patched", a.fired_patched},
-                       {"share", a.share},
-                       {"share_patched", a.share_patched},
-                       {"largest_norm", a.largest},
-                       {"largest_norm_patched", a.largest_patched}});
-  return {{"length", report.length},
-          {"success_share", attack_success},
-          {"clusters", clusters},
-          {"attacks", attacks}};
+  attack(model, options, inputs, "random", different, runs, result);
+  return result;
 }
 
 }  // namespace sinkref

@@ -1,11 +1,10 @@
 #pragma once
 
 #include <cstdint>
-#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
-#include "sinkref/forward.h"
+#include "measure/observe.h"
 #include "sinkref/sink.h"
 
 // The cluster attack (Yona et al. 2025): a run of *different* tokens that layer 0 cannot tell apart
@@ -42,7 +41,7 @@ struct AttackRuns {
   double largest = 0, largest_patched = 0;      ///< median over the runs of the largest ‖resid_post‖
 };
 
-struct ClusterReport {
+struct ClusterAttackResult {
   size_t length = 0;
   std::vector<Cluster> clusters;
   std::vector<AttackRuns> attacks;
@@ -62,10 +61,7 @@ std::vector<Cluster> find_clusters(const Matrix<float>& outputs, const ClusterIn
 
 /// Finds the clusters, and runs every cluster's centre alone, its members at random, and random
 /// tokens, with and without the patch. InputError if the runs do not fit the model's positions.
-ClusterReport attack_with_clusters(const Model& model, const RunOptions& options,
-                                   const ClusterInputs& inputs,
-                                   const Step& step);
-
-nlohmann::ordered_json to_json(const ClusterReport& report);
+ClusterAttackResult attack_with_clusters(const Model& model, const RunOptions& options,
+                                         const ClusterInputs& inputs, const Step& step);
 
 }  // namespace sinkref

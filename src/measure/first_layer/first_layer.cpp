@@ -32,7 +32,7 @@ double strongest_mark(const OtherTokenDetection& detection) {
   return share;
 }
 
-std::vector<Claim> claims_of(const FirstLayerReport& r, const std::vector<SinkLayer>& sinks) {
+std::vector<Claim> claims_of(const FirstLayerResult& r, const std::vector<SinkLayer>& sinks) {
   std::vector<Claim> claims;
   const auto at_least = [&](const std::string& statement, double measured, double threshold) {
     claims.push_back({statement, measured, threshold, true});
@@ -94,10 +94,9 @@ FirstLayerInputs first_layer_inputs(const std::vector<int>& ordinary, const Sink
 }
 
 template <class T>
-FirstLayerReport analyse_first_layer(const Model& model, const RunOptions& options,
-                                     const FirstLayerInputs& inputs,
-                                     const Step& step) {
-  FirstLayerReport r;
+FirstLayerResult analyse_first_layer(const Model& model, const RunOptions& options,
+                                     const FirstLayerInputs& inputs, const Step& step) {
+  FirstLayerResult r;
   r.precision = std::is_same_v<T, float> ? "fp32" : "fp64";
   step("first layer: detectors over " + std::to_string(inputs.texts.size()) + " texts");
   r.detectors = find_detectors<T>(model, options, inputs.texts, 0, first_layer_detectors);
@@ -119,10 +118,10 @@ FirstLayerReport analyse_first_layer(const Model& model, const RunOptions& optio
   return r;
 }
 
-template FirstLayerReport analyse_first_layer<float>(
+template FirstLayerResult analyse_first_layer<float>(
     const Model&, const RunOptions&, const FirstLayerInputs&,
     const Step&);
-template FirstLayerReport analyse_first_layer<double>(
+template FirstLayerResult analyse_first_layer<double>(
     const Model&, const RunOptions&, const FirstLayerInputs&,
     const Step&);
 

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "sinkref/forward.h"
+#include "measure/observe.h"
 #include "sinkref/sink.h"
 
 // Why is a position that sees only itself recognised? (Yona et al. 2025, sections 4.3 and 5.) In
@@ -166,7 +166,7 @@ struct Claim {
   bool holds() const { return at_least ? measured >= threshold : measured <= threshold; }
 };
 
-struct FirstLayerReport {
+struct FirstLayerResult {
   std::string precision;
   std::vector<Detector> detectors;    ///< strongest first
   std::vector<HeadByPosition> heads;  ///< [H]
@@ -215,11 +215,10 @@ std::vector<Blinding> blind(const Model& model, const RunOptions& options,
 
 /// All of it. `step` is told what is being done.
 template <class T>
-FirstLayerReport analyse_first_layer(const Model& model, const RunOptions& options,
-                                     const FirstLayerInputs& inputs,
-                                     const Step& step);
+FirstLayerResult analyse_first_layer(const Model& model, const RunOptions& options,
+                                     const FirstLayerInputs& inputs, const Step& step);
 
-nlohmann::ordered_json to_json(const FirstLayerReport& report);
+nlohmann::ordered_json to_json(const FirstLayerResult& report);
 /// What it was made on, so that others can make it again.
 nlohmann::ordered_json to_json(const FirstLayerInputs& inputs);
 

@@ -1,19 +1,11 @@
-#include <nlohmann/json.hpp>
-
 #include "measure/first_layer/first_layer.h"
+#include "measure/json.h"
 
 namespace sinkref {
 
 using nlohmann::ordered_json;
 
 namespace {
-
-template <class List, class Function>
-ordered_json each(const List& list, const Function& function) {
-  ordered_json all = ordered_json::array();
-  for (const auto& item : list) all.push_back(function(item));
-  return all;
-}
 
 ordered_json account_json(const PreAccount& a) {
   return {{"embed", a.embed}, {"bias", a.bias},   {"same", a.same},  {"other", a.other},
@@ -127,7 +119,7 @@ ordered_json to_json(const FirstLayerInputs& inputs) {
            })}};
 }
 
-ordered_json to_json(const FirstLayerReport& r) {
+ordered_json to_json(const FirstLayerResult& r) {
   return {{"precision", r.precision},
           {"closure",
            {{"sums", r.closure.sums},

@@ -1,9 +1,8 @@
-// Panel 5: the first attention layer, and the cluster attack.
-
-#include <algorithm>
 #include <numeric>
 
-#include "measure/section.h"
+#include "measure/first_layer/panel.h"
+#include "measure/panels.h"
+#include "page/words.h"
 
 namespace sinkref {
 
@@ -15,13 +14,13 @@ double total(const std::vector<double>& parts) {
   return std::accumulate(parts.begin(), parts.end(), 0.0);
 }
 
-Figure histograms(const FirstLayerReport& found) {
+Figure histograms(const FirstLayerResult& found) {
   Figure figure{"first_layer_histograms", "What tells position 0 apart",
                 "Gate pre-activation of the strongest detector neurons of layer 0 over three-word "
                 "texts, by position: counts of texts. Position 0 sees only itself.",
                 "", {}};
   for (const Detector& d : found.detectors) {
-    if (figure.panels.size() == drawn_detectors) break;
+    if (figure.plots.size() == drawn_detectors) break;
     LineChart chart{"Neuron " + std::to_string(d.neuron), {"gate pre-activation", false},
                     {"texts", false}, {}, {}};
     for (size_t position = 0; position < 3; ++position) {
@@ -32,7 +31,7 @@ Figure histograms(const FirstLayerReport& found) {
       }
       chart.series.push_back(std::move(series));
     }
-    figure.panels.push_back(std::move(chart));
+    figure.plots.push_back(std::move(chart));
   }
   return figure;
 }
@@ -41,7 +40,7 @@ LineChart by_head(const std::string& title, const std::string& y, const std::vec
   return {title, {"head", false}, {y, false}, series, {}};
 }
 
-Figure heads_figure(const FirstLayerReport& found) {
+Figure heads_figure(const FirstLayerResult& found) {
   const size_t heads = found.heads.size();
   const auto dots = [&](const std::string& name, size_t colour, const auto& value) {
     Series series{name, counting(heads), {}, colour, Series::Mark::dots};
@@ -54,25 +53,25 @@ Figure heads_figure(const FirstLayerReport& found) {
                 "change (mean square, over all pairs) is the same whatever is seen (any), depends on "
                 "the reader, on the token seen (which), or on the pair.",
                 "", {}};
-  figure.panels.push_back(by_head(
+  figure.plots.push_back(by_head(
       "Attention to other tokens", "share of attention",
       {dots("position 1", 1, [&](size_t h) { return found.heads[h].other[1]; }),
        dots("position 2", 2, [&](size_t h) { return found.heads[h].other[2]; })}));
   const auto share = [&](double Shares::* part) {
     return [&found, part](size_t h) { return found.detection.heads[h].shares.*part; };
   };
-  figure.panels.push_back(by_head("What the change depends on", "share of the change",
-                                  {dots("any", 0, share(&Shares::mark)),
-                                   dots("reader", 7, share(&Shares::reader)),
-                                   dots("which", 1, share(&Shares::other)),
-                                   dots("pair", 3, share(&Shares::both))}));
+  figure.plots.push_back(by_head("What the change depends on", "share of the change",
+                                 {dots("any", 0, share(&Shares::mark)),
+                                  dots("reader", 7, share(&Shares::reader)),
+                                  dots("which", 1, share(&Shares::other)),
+                                  dots("pair", 3, share(&Shares::both))}));
   const auto part = [&](size_t position, bool other) {
     return [&found, position, other](size_t h) {
       const PreAccount& account = found.detectors[0].account[position];
       return (other ? account.other : account.same)[h];
     };
   };
-  figure.panels.push_back(
+  figure.plots.push_back(
       by_head("Parts of the strongest detector's gate", "contribution",
               {dots("position 0, itself", 0, part(0, false)),
                dots("position 1, itself", 1, part(1, false)),
@@ -80,7 +79,7 @@ Figure heads_figure(const FirstLayerReport& found) {
   return figure;
 }
 
-Figure convergence_figure(const FirstLayerReport& found) {
+Figure convergence_figure(const FirstLayerResult& found) {
   Figure figure{"convergence", "A run converges to the lone token (theorem 4.1)",
                 "Norm of the difference between prefix + n repeats and the lone token, at layer 0's "
                 "attention output and after the layer. Bound: from the measured attention to the "
@@ -94,14 +93,14 @@ Figure convergence_figure(const FirstLayerReport& found) {
                     {"bound", n, run.bound, 1, Series::Mark::dashed},
                     {"rate 1/n", n, run.rate, 2, Series::Mark::dashed},
                     {"after the layer", n, run.layer_distance, 3, Series::Mark::line}};
-    figure.panels.push_back(std::move(chart));
+    figure.plots.push_back(std::move(chart));
     prefix.series.push_back({run.word, n, run.other_attention, prefix.series.size(), Series::Mark::line});
   }
-  if (!found.runs.empty()) figure.panels.push_back(std::move(prefix));
+  if (!found.runs.empty()) figure.plots.push_back(std::move(prefix));
   return figure;
 }
 
-Table claims_table(const FirstLayerReport& found) {
+Table claims_table(const FirstLayerResult& found) {
   Table table{"The paper's account, statement by statement",
               {"statement", "measured", "expected", ""}, {}};
   for (const Claim& c : found.claims)
@@ -111,7 +110,7 @@ Table claims_table(const FirstLayerReport& found) {
   return table;
 }
 
-Table accounts_table(const FirstLayerReport& found) {
+Table accounts_table(const FirstLayerResult& found) {
   Table table{"Detectors: the gate as a sum of parts (means over the texts)",
               {"neuron", "told apart", "at 0", "= embedding", "+ itself", "at 1", "= embedding",
                "+ itself", "+ other token"}, {}};
@@ -123,7 +122,7 @@ Table accounts_table(const FirstLayerReport& found) {
   return table;
 }
 
-Table blinding_table(const FirstLayerReport& found) {
+Table blinding_table(const FirstLayerResult& found) {
   Table table{"Ordinary text that sees only itself in some layers: does it look like a first token?",
               {"blinded", "sink layer", "median norm", "tokens that fire"}, {}};
   for (const Blinding& b : found.blinding)
@@ -137,25 +136,10 @@ Table blinding_table(const FirstLayerReport& found) {
   return table;
 }
 
-Table attacks_table(const ClusterReport& clusters) {
-  Table table{"Cluster attack: runs of " + std::to_string(clusters.length) + " tokens",
-              {"tokens", "different ones", "sink layer", "succeeded", "tokens that fire",
-               "succeeded, patched", "tokens that fire, patched"}, {}};
-  for (const AttackRuns& a : clusters.attacks) {
-    const std::string of = " of " + std::to_string(a.runs);
-    table.rows.push_back({a.kind, std::to_string(a.different), std::to_string(a.layer),
-                          std::to_string(a.fired) + of, percent(a.share),
-                          std::to_string(a.fired_patched) + of, percent(a.share_patched)});
-  }
-  return table;
-}
-
-}  // namespace
-
 Section first_layer_section(const PageContext& context) {
-  const FirstLayerReport& found = *context.report.first_layer;
+  const FirstLayerResult& found = context.results.get<FirstLayerResult>();
   Section section{"first-layer",
-                  "5. The first attention layer",
+                  "The first attention layer",
                   "Why is a token that sees only itself recognised? The paper's account: layer 0's "
                   "attention marks every token that can see a different one; the first token, and a "
                   "token deep inside a run of itself, lack the mark.",
@@ -163,14 +147,13 @@ Section first_layer_section(const PageContext& context) {
                   {claims_table(found), accounts_table(found)}};
   if (!found.runs.empty()) section.figures.push_back(convergence_figure(found));
   for (Figure& figure : section.figures)
-    figure.command = "sinkref first-layer --model " + context.model + " --json";
+    figure.command = "sinkref first-layer --model " + context.model() + " --json";
   if (!found.blinding.empty()) section.tables.push_back(blinding_table(found));
-  if (context.report.clusters) section.tables.push_back(attacks_table(*context.report.clusters));
   return section;
 }
 
 Finding first_layer_finding(const PageContext& context) {
-  const FirstLayerReport& found = *context.report.first_layer;
+  const FirstLayerResult& found = context.results.get<FirstLayerResult>();
   std::vector<std::string> differs;
   for (const Claim& c : found.claims)
     if (!c.holds()) differs.push_back("\"" + c.statement + "\" (" + plain(c.measured) + ")");
@@ -180,24 +163,18 @@ Finding first_layer_finding(const PageContext& context) {
               " statements hold here" +
               (differs.empty()       ? "."
                : differs.size() <= 2 ? "; not so: " + joined_text(differs) + "."
-                                     : "; the table of section 5 says which do not."),
+                                     : "; the table of section " + std::to_string(section_number("first-layer")) +
+                                           " says which do not."),
           "Exact sums of parts (worst error " + plain(found.closure.worst_of_bound) +
               " of its bound), three-word texts, runs of one word.",
           "first-layer"};
 }
 
-Finding cluster_finding(const PageContext& context) {
-  std::vector<std::string> parts;
-  for (const AttackRuns& a : context.report.clusters->attacks)
-    if (parts.size() < 6)
-      parts.push_back(std::to_string(a.fired) + " of " + std::to_string(a.runs) + " runs of " +
-                      (a.different == 1 ? "one token" : std::to_string(a.different) + " " + a.kind + " tokens"));
-  return {"Do different but similar tokens set it off as well (cluster attack)?",
-          "The sink fired in " + joined_text(parts) + ".",
-          "Runs of " + std::to_string(context.report.clusters->length) +
-              " tokens that layer 0 can hardly tell apart; at least " + percent(attack_success) +
-              " of the tokens must pass the half-way norm.",
-          "first-layer"};
+}  // namespace
+
+void first_layer_page(const PageContext& context, Page& page) {
+  page.findings.push_back(first_layer_finding(context));
+  page.sections.push_back(first_layer_section(context));
 }
 
 }  // namespace sinkref

@@ -2,12 +2,15 @@
 
 #include <algorithm>
 
-#include "measure/section.h"
+#include "measure/goldens/panel.h"
+#include "page/words.h"
 
 namespace sinkref {
 
+namespace {
+
 Section goldens_section(const std::vector<GoldenResult>& goldens) {
-  Section section{"goldens", "9. How near the numbers are to the truth",
+  Section section{"goldens", "How near the numbers are to the truth",
                   "Golden files hold what Hugging Face's own code computes in true float64, and how "
                   "far its fp32 runs are from that. Below 1, sinkref is nearer to the truth than "
                   "the worst of those runs.",
@@ -48,6 +51,15 @@ Finding goldens_finding(const std::vector<GoldenResult>& goldens) {
               " golden files agree; the largest error is " + plain(worst) +
               " times that of Hugging Face's own fp32.",
           "Error against true float64, tensor by tensor.", "goldens"};
+}
+
+}  // namespace
+
+void goldens_page(const PageContext& context, Page& page) {
+  const Goldens* goldens = context.results.find<Goldens>();
+  if (goldens == nullptr) return;
+  page.findings.push_back(goldens_finding(goldens->files));
+  page.sections.push_back(goldens_section(goldens->files));
 }
 
 }  // namespace sinkref

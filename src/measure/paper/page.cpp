@@ -1,13 +1,16 @@
 // The paper's row beside the measured one.
 
-#include "measure/section.h"
+#include "measure/paper/panel.h"
+#include "page/words.h"
 
 namespace sinkref {
+
+namespace {
 
 Section paper_section(const PaperComparison& paper) {
   const auto verdict = [&](bool agrees) { return !paper.found ? "no sink found" : agrees ? "equal" : "differs"; };
   const double ratio = paper.median_count / static_cast<double>(paper.row.repeats);
-  Section section{"paper", "8. Beside the paper's table",
+  Section section{"paper", "Beside the paper's table",
                   std::string("The published row for ") + paper.row.model +
                       ", and the same quantities as measured here on the strongest sink.",
                   {}, {}};
@@ -43,6 +46,15 @@ Finding paper_finding(const PaperComparison& paper) {
           "The strongest sink; the paper does not state how it counts repeats, ours is the median "
           "over the words of the half-way rule.",
           "paper"};
+}
+
+}  // namespace
+
+void paper_page(const PageContext& context, Page& page) {
+  const PaperComparison* paper = context.results.find<PaperComparison>();
+  if (paper == nullptr) return;
+  page.findings.push_back(paper_finding(*paper));
+  page.sections.push_back(paper_section(*paper));
 }
 
 }  // namespace sinkref

@@ -24,12 +24,12 @@ const PublishedRow& published_row(const std::string& id) {
   throw InputError("--paper " + quoted(id) + ": expected one of " + known);
 }
 
-PaperComparison compare_with_paper(const PublishedRow& row, const Report& report,
-                                   const ReportInputs& inputs) {
+PaperComparison compare_with_paper(const PublishedRow& row, const Stimuli& stimuli,
+                                   const Results& results) {
   PaperComparison paper;
   paper.row = row;
-  if (report.sinks.empty()) return paper;
-  const SinkLayer& sink = report.sinks[0];
+  if (results.sinks.empty()) return paper;
+  const SinkLayer& sink = results.sinks[0];
   paper.found = true;
   paper.layer = sink.layer;
   paper.neurons = sink.neurons;
@@ -38,9 +38,9 @@ PaperComparison compare_with_paper(const PublishedRow& row, const Report& report
   paper.layer_agrees = sink.layer == row.layer;
   paper.neurons_agree = paper.layer_agrees && sink.neurons == row.neurons;
   std::vector<double> reached;
-  for (const RepeatRun& run : report.runs) {
-    if (run.condition != inputs.conditions[0].name || run.patched) continue;
-    paper.counts.push_back(repeats_needed(run, report.sinks)[0].count);
+  for (const RepeatRun& run : results.runs) {
+    if (run.condition != stimuli.usual().name || run.patched) continue;
+    paper.counts.push_back(repeats_needed(run, results.sinks)[0].count);
     if (paper.counts.back() != 0) reached.push_back(static_cast<double>(paper.counts.back()));
   }
   paper.median_count = median(reached);

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "measure/json.h"
+#include "measure/patch_effect/panel.h"
 
 namespace sinkref {
 
@@ -85,6 +86,12 @@ ordered_json to_json(const PatchEffect& effect, bool with_curves) {
   for (size_t i = 0; i < effect.text.size(); ++i)
     j["text"][interventions[i].name] = text_json(effect.text[i]);
   return j;
+}
+
+void patch_effect_json(const Experiment&, const Results& results, bool with_curves,
+                       ordered_json& j) {
+  if (const PatchEffect* effect = results.find<PatchEffect>())
+    j["patch_effect"] = to_json(*effect, with_curves);
 }
 
 }  // namespace sinkref

@@ -9,7 +9,7 @@
 #include "sinkref/patch.h"
 #include "sinkref/sink.h"
 
-// Panel 6: what the patch does to runs that set off the sink, and what it costs on ordinary text.
+// What the patch does to runs that set off the sink, and what it costs on ordinary text.
 // The paper pins up_proj (section 6). A neuron is silu(gate)·up, and where its gate is the switch
 // that patch is only partial: so the other things that can be pinned stand beside it.
 

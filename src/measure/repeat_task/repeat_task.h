@@ -5,7 +5,7 @@
 
 #include "sinkref/forward.h"
 
-// Panel 1: does a model that is repeating a word keep repeating it? (Yona et al. 2025, section 3.)
+// Does a model that is repeating a word keep repeating it? (Yona et al. 2025, section 3.)
 
 namespace sinkref {
 

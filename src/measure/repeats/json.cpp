@@ -1,26 +1,39 @@
 #include "measure/json.h"
+#include "measure/repeats/panel.h"
 
 namespace sinkref {
 
 using nlohmann::ordered_json;
 
-ordered_json to_json(const NextToken& next) {
-  return {{"word", next.word},
-          {"token", next.token},
-          {"original", next.original},
-          {"original_probability", number(next.original_probability)},
-          {"patched", next.patched},
-          {"patched_probability", number(next.patched_probability)},
-          {"total_variation", number(next.total_variation)}};
+namespace {
+
+/// The usual condition, every word and sink.
+ordered_json needed_json(const Experiment& experiment, const Results& results) {
+  ordered_json list = ordered_json::array();
+  const std::string& condition = experiment.stimuli.usual().name;
+  for (const RepeatRun& run : results.runs) {
+    if (run.condition != condition || run.patched) continue;
+    const std::vector<RepeatsNeeded> needed = repeats_needed(run, results.sinks);
+    const RepeatRun* patched = results.run_of(run.word, condition, true);
+    const std::vector<RepeatsNeeded> then =
+        patched != nullptr ? repeats_needed(*patched, results.sinks) : std::vector<RepeatsNeeded>();
+    for (size_t i = 0; i < needed.size(); ++i) {
+      list.push_back({{"token", run.token},
+                      {"word", run.word},
+                      {"layer", needed[i].layer},
+                      {"count", needed[i].count},
+                      {"count_reached", needed[i].reached},
+                      {"norm_last", number(needed[i].norm_last)}});
+      if (!then.empty()) {
+        list.back()["count_patched"] = then[i].count;
+        list.back()["norm_last_patched"] = number(then[i].norm_last);
+      }
+    }
+  }
+  return list;
 }
 
-ordered_json to_json(const Continuation& continuation) {
-  return {{"repeats", continuation.repeats},
-          {"outcome", outcome_name(continuation.outcome)},
-          {"kept", continuation.kept},
-          {"probability", number(continuation.probability)},
-          {"generated", continuation.generated}};
-}
+}  // namespace
 
 ordered_json run_json(const RepeatRun& run, const std::vector<SinkLayer>& sinks,
                       bool with_curves) {
@@ -40,36 +53,12 @@ ordered_json run_json(const RepeatRun& run, const std::vector<SinkLayer>& sinks,
           {"layers", layers}};
 }
 
-ordered_json to_json(const SoftmaxWhatIf& other, const std::vector<SinkLayer>& sinks,
-                     bool with_curves) {
-  ordered_json found = ordered_json::array();
-  for (const SinkLayer& sink : other.sinks) found.push_back(to_json(sink));
-  return {{"softmax", other.softmax == Softmax::one ? "one" : "standard"},
-          {"layers", to_json(other.norms)},
-          {"sink_layers", found},
-          {"sink_metric", to_json(other.metric)},
-          {"run", run_json(other.run, sinks, with_curves)}};
-}
-
-ordered_json to_json(const PaperComparison& paper) {
-  ordered_json j = {{"model", paper.row.model},
-                    {"published",
-                     {{"layer", paper.row.layer},
-                      {"neurons", paper.row.neurons},
-                      {"repeats", paper.row.repeats},
-                      {"norm_first", paper.row.norm},
-                      {"norm_ablated", paper.row.norm_ablated}}},
-                    {"measured", nullptr},
-                    {"layer_agrees", paper.layer_agrees},
-                    {"neurons_agree", paper.neurons_agree}};
-  if (paper.found)
-    j["measured"] = {{"layer", paper.layer},
-                     {"neurons", paper.neurons},
-                     {"repeats", number(paper.median_count)},
-                     {"repeats_by_word", paper.counts},
-                     {"norm_first", number(paper.norm)},
-                     {"norm_ablated", number(paper.norm_ablated)}};
-  return j;
+void repeats_json(const Experiment& experiment, const Results& results, bool with_curves,
+                  ordered_json& j) {
+  j["repeats"] = needed_json(experiment, results);
+  if (!with_curves) return;
+  j["norms_by_repeats"] =
+      each(results.runs, [&](const RepeatRun& run) { return run_json(run, results.sinks, true); });
 }
 
 }  // namespace sinkref

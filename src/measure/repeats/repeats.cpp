@@ -89,7 +89,7 @@ std::vector<RepeatRun> run_words(const Model& model, const RunOptions& options,
     run.norms.resize(config.layers);
     for (size_t layer = 0; layer < run.norms.size(); ++layer)
       keep_norms({HookPoint::ResidPost, layer}, run.norms[layer], watched);
-    if (plan.attention != nullptr && runs.size() == 1) plan.attention->attach(watched);
+    if (plan.watch && runs.size() == 1) plan.watch(watched);
     std::vector<Sequence<float>> batch;
     batch.push_back(forward.start(std::move(tokens)));
     batch[0].cache.reserve(std::min(batch[0].pending.size() + continuation_tokens, config.max_positions));

@@ -1,13 +1,14 @@
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
-#include "measure/attention/attention_masses.h"
+#include "measure/observe.h"
 #include "measure/repeat_task/repeat_task.h"
 #include "sinkref/sink.h"
 
-// Panel 2: norms against the number of repeats (Yona et al. 2025, figure 2). By causality one run
+// Norms against the number of repeats (Yona et al. 2025, figure 2). By causality one run
 // of prefix + N·token holds every n <= N: the n-th repeat sees the same as in a run of n.
 
 namespace sinkref {
@@ -25,9 +26,10 @@ struct RepeatRun {
 
 /// What a run is watched for, besides the norms of every layer.
 struct RunPlan {
+  using Watch = std::function<void(Hooks<float>&)>;
   std::string condition;
   std::vector<Neurons> patch;
-  AttentionMasses* attention = nullptr;  ///< of the first word
+  Watch watch;  ///< adds hooks to the run of the first word
   bool continuations = false;
 };
 

@@ -1,4 +1,5 @@
 #include "measure/json.h"
+#include "measure/sinks/panel.h"
 
 namespace sinkref {
 
@@ -45,50 +46,25 @@ ordered_json to_json(const LayerNorms& norms) {
           {"paper_rule_threshold_15_layers", number(norms.threshold_notebook)}};
 }
 
-ordered_json to_json(const MassiveLayer& layer) {
-  ordered_json largest = ordered_json::array();
-  for (const MassiveActivation& a : layer.largest)
-    largest.push_back({{"position", a.position},
-                       {"dimension", a.dimension},
-                       {"value", number(a.value)}});
-  return {{"largest", largest},
-          {"median_all", number(layer.median_all)},
-          {"median_token", number(layer.median_token)},
-          {"massive_by_all", layer.by_all},
-          {"massive_by_token", layer.by_token}};
+void sinks_json(const Experiment& experiment, const Results& results, bool with_curves,
+                ordered_json& j) {
+  const LayerNorms& norms = results.norms;
+  j["lone_token"] = experiment.stimuli.sink.lone.at(0);
+  j["paper_rule_threshold"] = number(norms.threshold);
+  j["paper_rule_layer"] = nullptr;
+  const size_t by_rule = first_layer_above(norms, norms.threshold_notebook);
+  if (by_rule < norms.mlp_first.size()) j["paper_rule_layer"] = by_rule;
+  j["sink_layers"] = each(results.sinks, [](const SinkLayer& sink) { return to_json(sink); });
+  j["patch"] = neurons_text(results.patch);
+  if (with_curves) j["layers"] = to_json(norms);
 }
 
-ordered_json to_json(const SinkMetric& metric) {
-  ordered_json attention = ordered_json::array();
-  for (const std::vector<double>& heads : metric.attention) attention.push_back(numbers(heads));
-  return {{"kind", metric.kind},
-          {"samples", metric.samples},
-          {"length", metric.length},
-          {"epsilon", sink_epsilon},
-          {"percent", number(metric.percent)},
-          {"percent_by_layer", numbers(metric.by_layer)},
-          {"attention_on_first", attention}};
-}
-
-ordered_json to_json(const LayerAttention& layer) {
-  ordered_json scores = ordered_json::array();
-  for (const std::vector<double>& row : layer.scores) scores.push_back(numbers(row));
-  return {{"layer", layer.layer},
-          {"on_first", numbers(layer.on_first)},
-          {"on_body", numbers(layer.on_body)},
-          {"norm", numbers(layer.norm)},
-          {"scores", scores}};
-}
-
-ordered_json to_json(const AttentionPanel& panel) {
-  ordered_json text = ordered_json::array(), run = ordered_json::array();
-  for (const LayerAttention& layer : panel.text) text.push_back(to_json(layer));
-  for (const LayerAttention& layer : panel.run) run.push_back(to_json(layer));
-  return {{"word", panel.word},
-          {"condition", panel.condition},
-          {"run_begins", panel.run_begins},
-          {"text", text},
-          {"run", run}};
+void sinks_tensors(const Results& results, std::vector<NamedTensor>& all) {
+  const LayerNorms& norms = results.norms;
+  all.push_back(vector_tensor("layers.mlp_first", norms.mlp_first));
+  all.push_back(vector_tensor("layers.mlp_typical", norms.mlp_typical));
+  all.push_back(vector_tensor("layers.resid_first", norms.resid_first));
+  all.push_back(vector_tensor("layers.resid_typical", norms.resid_typical));
 }
 
 }  // namespace sinkref

@@ -5,6 +5,8 @@
 #include <limits>
 #include <span>
 
+#include "measure/observe.h"
+
 namespace sinkref {
 
 std::vector<double> column_norms(const StoredMatrix& w_down) {

@@ -4,7 +4,7 @@
 // no model has been trained on it. Each piece is a sequence of its own: they are the sample that
 // the standard error of the perplexity is taken over.
 
-namespace sinkref::cli {
+namespace sinkref {
 
 inline constexpr const char* perplexity_texts[] = {
     // A story.
@@ -125,4 +125,4 @@ inline constexpr const char* perplexity_texts[] = {
     "With kind regards, and with my best wishes for your book.",
 };
 
-}  // namespace sinkref::cli
+}  // namespace sinkref

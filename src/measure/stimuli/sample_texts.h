@@ -3,7 +3,7 @@
 // Ordinary prose, written for this purpose. The first is the one whose norms count as typical; all
 // of them, each longer than 64 tokens, are the samples of the sink metric.
 
-namespace sinkref::cli {
+namespace sinkref {
 
 inline constexpr const char* sample_texts[] = {
     "The old harbour wakes before the sun does. Boats knock against the wooden piers, and the "
@@ -47,4 +47,4 @@ inline constexpr const char* sample_texts[] = {
     "could be late for.",
 };
 
-}  // namespace sinkref::cli
+}  // namespace sinkref

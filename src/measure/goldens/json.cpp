@@ -1,8 +1,8 @@
-#include "cli/goldens.h"
+#include <nlohmann/json.hpp>
 
-#include <cstdio>
+#include "measure/goldens/panel.h"
 
-namespace sinkref::cli {
+namespace sinkref {
 
 using nlohmann::ordered_json;
 
@@ -26,14 +26,10 @@ ordered_json golden_json(const GoldenResult& golden) {
           {"tensors", tensors}};
 }
 
-void print_goldens(const std::vector<GoldenResult>& goldens) {
-  if (goldens.empty()) return;
-  std::puts("\nAgreement with Hugging Face (error against true float64, in units of HF fp32's own)\n"
-            "  golden                       tensors  worst ratio  argmax   greedy tokens  verdict");
-  for (const GoldenResult& g : goldens)
-    std::printf("  %-27s  %7zu  %11.2f  %3zu/%-3zu  %6zu/%-6zu  %s\n", g.file.c_str(),
-                g.tensors.size(), g.worst_ratio, g.argmax_equal, g.argmax_compared,
-                g.generated_equal, g.generated, g.agrees ? "agrees" : "DIFFERS");
+void goldens_json(const Experiment&, const Results& results, bool, ordered_json& j) {
+  j["goldens"] = ordered_json::array();
+  if (const Goldens* goldens = results.find<Goldens>())
+    for (const GoldenResult& golden : goldens->files) j["goldens"].push_back(golden_json(golden));
 }
 
-}  // namespace sinkref::cli
+}  // namespace sinkref

@@ -1,50 +1,21 @@
-#include "cli/patch_effect.h"
-
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 
-#include "cli/first_layer.h"
-#include "cli/inputs.h"
-#include "measure/stimuli/perplexity_texts.h"
+#include "measure/patch_effect/panel.h"
 #include "sinkref/error.h"
 
-namespace sinkref::cli {
+namespace sinkref {
 
 namespace {
 
-constexpr size_t runs_shown = 1;
-constexpr size_t cluster_size = 16;
-
-bool sets_off_a_sink(const RepeatRun& run, const std::vector<SinkLayer>& sinks) {
-  const std::vector<RepeatsNeeded> needed = repeats_needed(run, sinks);
-  return std::any_of(needed.begin(), needed.end(),
-                     [](const RepeatsNeeded& n) { return n.count > 0; });
-}
-
+/// Also where ids were given: what is printed is read by people.
 std::unique_ptr<Tokenizer> tokenizer_of(const Model& model) {
   try {
     return Tokenizer::open(model.checkpoint());
   } catch (const InputError&) {
     return nullptr;
   }
-}
-
-/// The cluster attack: different tokens of the tightest cluster, in turn.
-void add_cluster_run(const Options& options, const Model& model, const ReportInputs& inputs,
-                     const Report& found, PatchEffectInputs& effect) {
-  if (effect.sinks.empty()) return;
-  const ClusterInputs attack = cluster_inputs(options, model, inputs.sink, effect.sinks);
-  if (attack.prefix.empty()) return;
-  const std::vector<Cluster> clusters =
-      found.clusters ? found.clusters->clusters
-                     : find_clusters(lone_attention_outputs(model, run_options(options)), attack);
-  std::vector<int> members = clusters.at(0).members;
-  members.resize(std::min(members.size(), cluster_size));
-  PatchEffectInputs::Run run{"cluster attack with " + std::to_string(members.size()) + " different tokens",
-                             attack.prefix, {}};
-  for (size_t i = 0; i < attack.length; ++i) run.tokens.push_back(members[i % members.size()]);
-  effect.runs.push_back(std::move(run));
 }
 
 /// A token as it stands in a text, or its id.
@@ -132,33 +103,10 @@ void print_text(const PatchEffect& effect, const Tokenizer* tokenizer) {
 
 }  // namespace
 
-PatchEffectInputs patch_effect_inputs(const Options& options, const Model& model,
-                                      const ReportInputs& inputs, const Report& found) {
-  PatchEffectInputs effect;
-  effect.sinks = found.sinks;
-  effect.neurons = found.patch;
-  const ReportInputs::Condition& condition = inputs.conditions[0];
-  for (const RepeatRun& run : found.runs)
-    if (run.condition == condition.name && !run.patched && effect.runs.size() < runs_shown &&
-        !condition.prefix.empty() && sets_off_a_sink(run, found.sinks))
-      effect.runs.push_back({std::to_string(condition.repeats) + " repeats of \"" + run.word + "\"",
-                             condition.prefix, std::vector<int>(condition.repeats, run.token)});
-  add_cluster_run(options, model, inputs, found, effect);
-  const std::unique_ptr<Tokenizer> tokenizer =
-      options.tokens || options.tokens_file ? nullptr : tokenizer_of(model);
-  if (tokenizer) {
-    for (const char* text : perplexity_texts)
-      effect.text.push_back(tokenizer->encode(text, options.bos));
-  } else {
-    effect.text.push_back(inputs.sink.text);
-  }
-  for (std::vector<int>& piece : effect.text)
-    piece.resize(std::min(piece.size(), model.config().max_positions));
-  return effect;
-}
-
-void print_patch_effect(const PatchEffect& effect, const Model& model) {
-  const std::unique_ptr<Tokenizer> tokenizer = tokenizer_of(model);
+void patch_effect_text(const Experiment& experiment, const Results& results) {
+  if (results.find<PatchEffect>() == nullptr) return;
+  const PatchEffect& effect = results.get<PatchEffect>();
+  const std::unique_ptr<Tokenizer> tokenizer = tokenizer_of(experiment.model);
   std::printf("\nWhat the patch of %s does; up is the paper's, the others pin the gate, both, or "
               "ablate\n", neurons_text(effect.neurons).c_str());
   if (effect.runs.empty()) std::puts("No run sets off a sink.");
@@ -166,4 +114,4 @@ void print_patch_effect(const PatchEffect& effect, const Model& model) {
   print_text(effect, tokenizer.get());
 }
 
-}  // namespace sinkref::cli
+}  // namespace sinkref
