@@ -9,7 +9,7 @@
 #include <map>
 
 #include "sinkref/forward.h"
-#include "sinkref/patch.h"
+#include "sinkref/interventions.h"
 
 using namespace sinkref;
 

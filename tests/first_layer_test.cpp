@@ -1,14 +1,14 @@
 // The first attention layer: accounts that close, shares that add up, and what the definitions say
 // of cases whose answer is known.
 
-#include "measure/first_layer.h"
+#include "measure/first_layer/first_layer.h"
 
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
 
-#include "measure/cluster_attack.h"
+#include "measure/cluster_attack/cluster_attack.h"
 #include "sinkref/error.h"
 
 using namespace sinkref;
@@ -33,7 +33,7 @@ FirstLayerInputs inputs_for(size_t texts) {
   return inputs;
 }
 
-FirstLayerReport analyse(const Model& model, const FirstLayerInputs& inputs,
+FirstLayerResult analyse(const Model& model, const FirstLayerInputs& inputs,
                          const std::string& precision, const RunOptions& options = {}) {
   const auto quiet = [](const std::string&) {};
   return precision == "fp64" ? analyse_first_layer<double>(model, options, inputs, quiet)
@@ -49,7 +49,7 @@ TEST_CASE("first layer: every pre-activation is the sum of its parts, within the
     const FirstLayerInputs inputs = inputs_for(50);
     for (const std::string precision : {"fp32", "fp64"}) {
       INFO(name << " " << precision);
-      const FirstLayerReport r = analyse(model, inputs, precision);
+      const FirstLayerResult r = analyse(model, inputs, precision);
       REQUIRE(r.closure.sums > 50 * 3 * first_layer_detectors);
       CHECK(r.closure.worst_of_bound <= 1);
       if (precision == "fp64") CHECK(r.closure.worst_relative <= 1e-12);
@@ -82,7 +82,7 @@ TEST_CASE("first layer: a sum that is not a number never passes as closed", "[fi
 TEST_CASE("first layer: attention and shares add up to one", "[first_layer]") {
   for (const char* name : tiny_models) {
     INFO(name);
-    const FirstLayerReport r = analyse(Model::open(outputs + name), inputs_for(20), "fp32");
+    const FirstLayerResult r = analyse(Model::open(outputs + name), inputs_for(20), "fp32");
     for (const HeadByPosition& head : r.heads) {
       CHECK(head.other[0] == 0);
       CHECK(head.other_norm[0] == 0);
@@ -138,7 +138,7 @@ TEST_CASE("first layer: chunks and kernels change no bit of the result", "[first
 TEST_CASE("first layer: a run that sees nothing else makes no claim", "[first_layer]") {
   FirstLayerInputs inputs = inputs_for(5);
   inputs.words = {{"seven", {7}, 7}};
-  const FirstLayerReport r = analyse(Model::open(outputs + "tiny_llama1"), inputs, "fp32");
+  const FirstLayerResult r = analyse(Model::open(outputs + "tiny_llama1"), inputs, "fp32");
   for (const Claim& claim : r.claims) {
     CHECK(std::isfinite(claim.measured));
     CHECK(claim.statement.find("seven") == std::string::npos);

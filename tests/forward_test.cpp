@@ -14,7 +14,7 @@
 #include <map>
 
 #include "sinkref/error.h"
-#include "sinkref/patch.h"
+#include "sinkref/interventions.h"
 
 using namespace sinkref;
 

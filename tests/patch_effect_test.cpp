@@ -1,13 +1,14 @@
 // What the patch does: against sums written out here, and what must be so by construction.
 
-#include "measure/patch_effect.h"
+#include "measure/patch_effect/patch_effect.h"
 
 #include <omp.h>
 
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <nlohmann/json.hpp>
 
-#include "report/json.h"
+#include "measure/patch_effect/panel.h"
 #include "sinkref/error.h"
 
 using namespace sinkref;

@@ -1,6 +1,6 @@
 // The patch: pinned from position 1 on, whatever way the tokens come in.
 
-#include "sinkref/patch.h"
+#include "sinkref/interventions.h"
 
 #include <catch2/catch.hpp>
 #include <cstring>

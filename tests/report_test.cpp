@@ -1,15 +1,17 @@
 // The analyses of the report and its figures.
 
-#include "measure/report.h"
+#include "measure/repeats/repeats.h"
 
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <limits>
 
-#include "report/json.h"
-#include "report/svg.h"
+#include "measure/attention/attention_masses.h"
+#include "measure/definitions/sink_metric.h"
+#include "measure/json.h"
+#include "measure/paper/published.h"
+#include "page/svg.h"
 #include "sinkref/error.h"
-#include "measure/published.h"
 
 using namespace sinkref;
 
@@ -232,7 +234,7 @@ TEST_CASE("figures: a scale holds its values, has round ends, and rises", "[repo
 TEST_CASE("figures: text is escaped, and values that cannot be shown are left out", "[report]") {
   LineChart chart{"a < b & \"c\"", {"x", true}, {"y", true}, {}, {}};
   chart.series = {{"<one>", {0, 1, 2, 3}, {1, 0, NAN, INFINITY}, 0, Series::Mark::line}};
-  const std::string svg = panel_svg(chart);
+  const std::string svg = plot_svg(chart);
   CHECK(svg.find("a &lt; b &amp; &quot;c&quot;") != std::string::npos);
   CHECK(svg.find("<one>") == std::string::npos);
   for (const char* wrong : {"nan", "inf", "NaN"}) CHECK(svg.find(wrong) == std::string::npos);

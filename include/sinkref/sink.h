@@ -4,9 +4,9 @@
 #include <vector>
 
 #include "sinkref/forward.h"
-#include "sinkref/patch.h"
+#include "sinkref/interventions.h"
 
-// Panel 4: sink layers and sink neurons (Yona et al. 2025, section 4.2).
+// Sink layers and sink neurons (Yona et al. 2025, section 4.2).
 
 namespace sinkref {
 

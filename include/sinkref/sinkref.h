@@ -10,10 +10,14 @@
 #include "sinkref/model.h"       // a checkpoint whose tensors fit its config
 #include "sinkref/tiny_model.h"  // one that comes with sinkref
 #include "sinkref/tokenizer.h"   // text to token ids and back
-#include "sinkref/kernels.h"     // the sums, in an order that is part of the arithmetic
 #include "sinkref/hooks.h"       // every activation by its name: to observe, to replace
+#include "sinkref/number.h"      // the order of every sum, exp, cos and sin
+#include "sinkref/definition.h"  // the model on one page: the definition of every bit
+#include "sinkref/kernels.h"     // the same sums, fast
+#include "sinkref/kv_cache.h"    // keys and values of one sequence
+#include "sinkref/batch.h"       // sequences, chunks, shared beginnings
 #include "sinkref/forward.h"     // a model being run
-#include "sinkref/patch.h"       // the paper's patch, and ablation, as hooks
+#include "sinkref/interventions.h"  // the paper's patch, ablation, blinding, as hooks
 #include "sinkref/sink.h"        // sink layers and sink neurons
 #include "sinkref/trace.h"       // activations to a safetensors file, and from one
 #include "sinkref/verify.h"      // where another implementation leaves the truth

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "sinkref/forward.h"
-#include "sinkref/patch.h"
+#include "sinkref/interventions.h"
 #include "sinkref/trace.h"
 
 namespace sinkref {

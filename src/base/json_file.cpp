@@ -112,4 +112,12 @@ nlohmann::json read_json_file(const std::filesystem::path& file, size_t max_byte
   return parse_json(read_text_file(file, max_bytes), file.string());
 }
 
+std::string json_text(const nlohmann::ordered_json& value, int indent) {
+  return value.dump(indent, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
+std::string valid_utf8(const std::string& text) {
+  return nlohmann::ordered_json::parse(json_text(text, -1)).get<std::string>();
+}
+
 }  // namespace sinkref

@@ -10,6 +10,13 @@ namespace sinkref {
 /// value. `what` names the text in messages ("model/config.json"). Throws InputError.
 nlohmann::json parse_json(std::string_view text, const std::string& what);
 
+/// JSON text. Bytes that are no UTF-8 (a file's name, a token that ends inside a character) become
+/// U+FFFD, so that no result is lost at its last step.
+std::string json_text(const nlohmann::ordered_json& value, int indent = 2);
+
+/// The text with U+FFFD for what is no UTF-8, as json_text() has it.
+std::string valid_utf8(const std::string& text);
+
 /// A whole file, at most `max_bytes` long. Throws InputError naming the file.
 nlohmann::json read_json_file(const std::filesystem::path& file, size_t max_bytes = 256u << 20);
 

@@ -2,7 +2,7 @@
 
 #include "cli/options.h"
 #include "sinkref/forward.h"
-#include "sinkref/patch.h"
+#include "sinkref/interventions.h"
 #include "sinkref/tokenizer.h"
 
 // What several commands take. Each lists the rows that it takes in its own table; the other members

@@ -8,6 +8,7 @@ namespace sinkref::cli {
 struct StudyCommand : RunningCommand {
   std::vector<std::string> words;
   std::optional<std::string> prefix, paper;
+  std::vector<std::string> goldens;
   size_t repeats = 1000;
   bool repeats_given = false;  ///< otherwise a short context may cut them
 
@@ -29,7 +30,6 @@ struct FirstLayerCommand : StudyCommand {
 };
 
 struct ReportCommand : StudyCommand {
-  std::vector<std::string> goldens;
   std::optional<std::string> out;
   bool force = false;
   ReportCommand() { patch = "auto"; }

@@ -8,10 +8,10 @@
 
 #include "base/json_file.h"
 #include "cli/commands.h"
-#include "cli/goldens.h"
 #include "cli/inputs.h"
 #include "cli/verify_options.h"
 #include "cli/verify_output.h"
+#include "measure/goldens/panel.h"
 #include "sinkref/error.h"
 #include "base/output_file.h"
 #include "sinkref/verify.h"

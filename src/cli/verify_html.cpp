@@ -6,7 +6,7 @@
 #include <map>
 
 #include "cli/verify_output.h"
-#include "report/chart.h"
+#include "page/chart.h"
 
 namespace sinkref::cli {
 

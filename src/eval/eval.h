@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "sinkref/forward.h"
-#include "sinkref/patch.h"
+#include "sinkref/interventions.h"
 #include "sinkref/tokenizer.h"
 
 // Multiple-choice tasks by log-likelihood, with the semantics of lm-evaluation-harness ("lm-eval",

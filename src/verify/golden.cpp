@@ -7,7 +7,7 @@
 
 #include "base/json_file.h"
 #include "sinkref/error.h"
-#include "sinkref/patch.h"
+#include "sinkref/interventions.h"
 #include "verify/difference.h"
 
 namespace sinkref {

@@ -1,4 +1,4 @@
-// The vector kernels: the text of spec.cpp with vector lanes over *outputs*, so that no sum ever
+// The vector kernels: the sums of number.h with vector lanes over *outputs*, so that no sum ever
 // crosses a lane, a tile or a thread, and the width of a vector cannot change a bit. Only this folder
 // knows Highway. This file chooses; simd_float.cpp and simd_double.cpp, the two that take long to
 // compile, hold the kernels for every target that a processor of this kind may offer.

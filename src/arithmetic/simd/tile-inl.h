@@ -1,5 +1,5 @@
 // Register tiles: a few rows of x against a few vectors of outputs. Every lane holds another
-// output, and walks its chain in the order of spec.cpp.
+// output, and walks its chain in the order of number.h.
 
 #if defined(SINKREF_SIMD_TILE_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef SINKREF_SIMD_TILE_INL_H

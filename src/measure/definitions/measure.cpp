@@ -1,0 +1,18 @@
+#include "measure/definitions/panel.h"
+
+namespace sinkref {
+
+void measure_definitions(const Experiment& e, Results& results) {
+  e.step("massive activations and the sink metric");
+  Definitions& found = results.put(Definitions{});
+  found.massive = massive_activations(e.model, e.run, e.stimuli.sink.text);
+  for (const Stimuli::Samples& samples : e.stimuli.samples)
+    found.metrics.push_back(sink_metric(e.model, e.run, samples.kind, samples.tokens));
+}
+
+void definitions_tensors(const Results& results, std::vector<NamedTensor>& all) {
+  for (const SinkMetric& metric : results.get<Definitions>().metrics)
+    all.push_back(matrix_tensor("sink_metric." + metric.kind, metric.attention));
+}
+
+}  // namespace sinkref

@@ -1,0 +1,21 @@
+#include <algorithm>
+
+#include "measure/goldens/panel.h"
+
+namespace sinkref {
+
+bool Goldens::agree() const {
+  return std::all_of(files.begin(), files.end(), [](const GoldenResult& g) { return g.agrees; });
+}
+
+void measure_goldens(const Experiment& e, Results& results) {
+  Goldens goldens;
+  for (const std::string& file : e.goldens) {
+    e.step("golden " + file);
+    goldens.files.push_back(compare_with_golden(e.model, e.run.kernel, file));
+    goldens.files.back().file = valid_utf8(goldens.files.back().file);
+  }
+  if (!goldens.files.empty()) results.put(std::move(goldens));
+}
+
+}  // namespace sinkref
