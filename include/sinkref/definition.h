@@ -98,7 +98,7 @@ Matrix<N> rope(Matrix<N> x, size_t first_position, std::span<const float> inv_fr
 template <class N>
 void softmax(N* s, size_t keys, Visible seen, Softmax variant) {
   using A = Number<N>;
-  N largest = variant == Softmax::one ? N(0) : N(-infinity);
+  N largest = variant == Softmax::one ? N(0) : N(masked);
   for (size_t j = seen.begin; j < seen.end; ++j) largest = largest < s[j] ? s[j] : largest;
   for (size_t j = 0; j < keys; ++j) s[j] = seen.holds(j) ? A::exp(s[j] - largest) : N(0);
   auto total = lane_sum<N>(seen.begin, seen.end, [&](size_t j) { return A::wide(s[j]); });
@@ -122,7 +122,6 @@ Matrix<N> attention(const Model& model, size_t layer, const Matrix<N>& x, Past<N
   Matrix<N>&keys = past.k[layer], &values = past.v[layer];  // (positions, K·h)
   keys.append(rot_k);
   values.append(v);
-
   const size_t h = c.head_dim;
   const N scale = Number<N>::narrow(1.0 / Number<N>::sqrt(static_cast<double>(h)));
   const auto seen = [&](size_t p) { return visible_to(past.positions + p, c.sliding_window); };
@@ -132,7 +131,7 @@ Matrix<N> attention(const Model& model, size_t layer, const Matrix<N>& x, Past<N
     Matrix<N> scores(x.rows, keys.rows);  // (query, key)
     for (size_t p = 0; p < x.rows; ++p)
       for (size_t j = 0; j < keys.rows; ++j)
-        scores[p][j] = !seen(p).holds(j) ? N(-infinity)
+        scores[p][j] = !seen(p).holds(j) ? N(masked)
                                          : scale * chain<N>(0, h, [&](size_t i) { return rot_q[p][at_q + i]; },
                                                             [&](size_t i) { return keys[j][at_kv + i]; });
     Matrix<N> pattern = see(HookPoint::AttnScores, layer, scores, head);

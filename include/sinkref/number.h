@@ -43,7 +43,8 @@ inline Visible visible_to(size_t position, std::optional<size_t> window) {
   return {window && end > *window ? end - *window : 0, end};
 }
 
-inline constexpr double infinity = std::numeric_limits<double>::infinity();
+/// The score of a key that is not seen.
+inline constexpr double masked = -std::numeric_limits<double>::infinity();
 
 /// Constants of exp. exp(x) = 2^n · (1 + r + r²·q(r)),  n = rint(x / ln 2),  r = x - n·ln 2,
 /// with q a minimax polynomial on |r| <= ln 2 / 2.

@@ -112,7 +112,7 @@ void print_table() {
                                    {"help", option.help}};
     }
   }
-  std::cout << cli::json_text(all) << '\n';
+  std::cout << json_text(all) << '\n';
 }
 
 void require_written() {

@@ -169,8 +169,8 @@ std::vector<Hook> select_hooks(const std::string& globs, size_t layers) {
     if (std::any_of(hooks.begin(), hooks.end(), match)) continue;
     // In all layers or in one: "resid_post" means blocks.*.hook_resid_post.
     std::vector<std::string> names;
-    for (const PointName& p : points)
-      names.push_back((p.in_block ? "blocks.*." : "") + std::string(p.name));
+    for (const HookInfo& info : points)
+      names.push_back((info.place == in_block ? "blocks.*." : "") + std::string(info.name));
     for (Hook h : hooks) names.push_back(hook_name(h));
     throw InputError("--hooks: no hook matches " + quoted(glob) + "; the closest is " +
                      quoted(closest_name(glob, names)) + " (layers 0 to " +

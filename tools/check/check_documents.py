@@ -280,10 +280,6 @@ def check_words(document: Document, line: int, text: str) -> None:
 
 
 def check_path(document: Document, line: int, path: str) -> None:
-    if path in AWAITED:
-        if (ROOT / path).exists():
-            problem(document, line, f"{path} is there: take it out of AWAITED")
-        return
     if not (list(ROOT.glob(path.rstrip("/"))) if "*" in path else (ROOT / path).exists()):
         problem(document, line, f"{path}: no such file")
 
@@ -413,11 +409,6 @@ def check_quotation(document: Document, block: Block, output: str) -> None:
             return problem(document, block.line + offset, f"is not printed (any more, or here): {line.strip()}")
 
 
-# Named before they are there: files of the structure that src/README.md describes.
-AWAITED: set[str] = {
-    "include/sinkref/definition.h", "include/sinkref/number.h", "src/cli/shared_options.cpp", "src/measure/panels.cpp",
-    "src/model/tensors.cpp", "src/page", "src/page/page.h",
-}
 
 
 def main() -> int:

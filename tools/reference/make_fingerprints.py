@@ -3,7 +3,7 @@
 them. A fingerprint names every bit of a run's logits (include/sinkref/fingerprint.h).
 
 A new fingerprint under the old arithmetic version is refused: raise arithmetic_version in
-include/sinkref/kernels.h first and write the reason into reference_outputs/README.md.
+include/sinkref/number.h first and write the reason into reference_outputs/README.md.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> int:
                if before.get((r["model"], json.dumps(r["tokens"])), r["fingerprint"]) != r["fingerprint"]]
     if changed and old["arithmetic_version"] == version:
         print(f"make_fingerprints.py: {', '.join(changed)}: other bits under arithmetic version {version}; raise the "
-              "version in include/sinkref/kernels.h and write the reason into reference_outputs/README.md", file=sys.stderr)
+              "version in include/sinkref/number.h and write the reason into reference_outputs/README.md", file=sys.stderr)
         return 1
     lines = ",\n  ".join(json.dumps(run) for run in runs)
     FILE.write_text(f'{{"arithmetic_version": {version}, "runs": [\n  {lines}\n]}}\n')

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "base/json_file.h"
 #include "measure/goldens/panel.h"
 
 namespace sinkref {
