@@ -5,10 +5,8 @@
 // is the truth that errors are measured against. `--kernel spec` runs it.
 //
 // p position, d model width, H query heads, K key/value heads, h head size, m MLP width, V vocabulary.
-// Sources: "HF" is transformers' models/llama/modeling_llama.py (Mistral's is the same but for the
-// sliding window). number.h has the sums and exp.
+// "HF" is transformers' models/llama/modeling_llama.py. number.h has the sums, exp and the visible keys.
 
-#include <functional>
 #include <span>
 #include <vector>
 
@@ -53,8 +51,7 @@ Matrix<N> linear(const Matrix<N>& x, const StoredMatrix& w, std::span<const floa
 /// a + b, element by element: how attention and MLP write to the residual stream.
 template <class N>
 Matrix<N> sum(Matrix<N> a, const Matrix<N>& b) {
-  for (size_t p = 0; p < a.rows; ++p)
-    for (size_t i = 0; i < a.cols; ++i) a[p][i] = a[p][i] + b[p][i];
+  for (size_t i = 0; i < a.values.size(); ++i) a.values[i] = a.values[i] + b.values[i];
   return a;
 }
 
@@ -97,13 +94,12 @@ Matrix<N> rope(Matrix<N> x, size_t first_position, std::span<const float> inv_fr
 /// softmax(s)ⱼ = eˢʲ / Σ eˢ over the visible keys; softmax₁'s sum has one more key, of score 0.
 template <class N>
 void softmax(N* s, size_t keys, Visible seen, Softmax variant) {
-  using A = Number<N>;
   N largest = variant == Softmax::one ? N(0) : N(masked);
   for (size_t j = seen.begin; j < seen.end; ++j) largest = largest < s[j] ? s[j] : largest;
-  for (size_t j = 0; j < keys; ++j) s[j] = seen.holds(j) ? A::exp(s[j] - largest) : N(0);
-  auto total = lane_sum<N>(seen.begin, seen.end, [&](size_t j) { return A::wide(s[j]); });
-  if (variant == Softmax::one) total = total + A::wide(A::exp(N(0) - largest));
-  const N inverse = A::narrow(1.0 / total);
+  for (size_t j = 0; j < keys; ++j) s[j] = seen.holds(j) ? Number<N>::exp(s[j] - largest) : N(0);
+  auto total = lane_sum<N>(seen.begin, seen.end, [&](size_t j) { return Number<N>::wide(s[j]); });
+  if (variant == Softmax::one) total = total + Number<N>::wide(Number<N>::exp(N(0) - largest));
+  const N inverse = Number<N>::narrow(1.0 / total);
   for (size_t j = 0; j < keys; ++j) s[j] = s[j] * inverse;
 }
 
@@ -196,5 +192,9 @@ Matrix<N> forward(const Model& model, std::span<const int> tokens, Past<N>& past
   if (!logits) return {};
   return see(HookPoint::Logits, 0, linear(final_norm, model.lm_head(), {}));
 }
-
+// Compiled once, in definition.cpp, where a fused multiply-add is one instruction.
+extern template Matrix<float> forward(const Model&, std::span<const int>, Past<float>&, size_t, size_t, bool,
+                                      Softmax, const Observe<float>&);
+extern template Matrix<double> forward(const Model&, std::span<const int>, Past<double>&, size_t, size_t, bool,
+                                       Softmax, const Observe<double>&);
 }  // namespace sinkref::definition

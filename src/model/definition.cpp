@@ -70,6 +70,10 @@ void Forward<T>::step_by_definition(std::vector<Sequence<T>>& sequences, const P
   }
 }
 
+template Matrix<float> definition::forward(const Model&, std::span<const int>, definition::Past<float>&, size_t,
+                                           size_t, bool, Softmax, const definition::Observe<float>&);
+template Matrix<double> definition::forward(const Model&, std::span<const int>, definition::Past<double>&, size_t,
+                                            size_t, bool, Softmax, const definition::Observe<double>&);
 template void Forward<float>::step_by_definition(std::vector<Sequence<float>>&, const Pass&,
                                                  Hooks<float>&, Matrix<float>&);
 template void Forward<double>::step_by_definition(std::vector<Sequence<double>>&, const Pass&,
