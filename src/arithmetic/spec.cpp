@@ -6,6 +6,7 @@
 
 #include "arithmetic/scalar_math.h"
 #include "arithmetic/tables.h"
+#include "base/threads.h"
 
 namespace sinkref {
 
@@ -34,13 +35,12 @@ template <class T>
 void matmuls(const T* x, size_t rows, std::span<const Product<T>> products) {
   for (const Product<T>& product : products) {
     const StoredMatrix& w = *product.w;
-#pragma omp parallel for schedule(static)
-    for (size_t n = 0; n < w.rows; ++n) {
+    parallel_for(w.rows, [&](size_t n) {
       const std::vector<float> stored = widen_row(w, n);
       const std::vector<T> weights(stored.begin(), stored.end());
       for (size_t r = 0; r < rows; ++r)
         product.y[r * w.rows + n] = blocked_chain(x + r * w.cols, weights.data(), 1, 0, w.cols);
-    }
+    });
   }
 }
 

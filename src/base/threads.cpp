@@ -3,6 +3,7 @@
 
 #include "base/threads.h"
 
+#include <omp.h>
 #include <pthread.h>
 #include <sched.h>
 
@@ -26,7 +27,7 @@ namespace {
 constexpr auto shortest_sleep = std::chrono::microseconds(30);
 constexpr size_t most_threads = 1024;
 // Who helps another should find something left: so many pieces has each thread's stretch.
-constexpr size_t pieces_per_stretch = 32;
+constexpr size_t pieces_per_stretch = 128;
 constexpr size_t stack_bytes = size_t{2} << 20;
 
 void pause_core() {
@@ -295,6 +296,7 @@ size_t thread_count() {
 
 void set_thread_count(size_t threads) {
   wanted.store(std::min(threads, most_threads), std::memory_order_relaxed);
+  omp_set_num_threads(static_cast<int>(thread_count()));  // the loops that are still OpenMP's
 }
 
 namespace threads {

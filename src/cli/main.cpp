@@ -1,10 +1,10 @@
 // sinkref: the table of contents. Parse, run one command, turn errors into one line and a code.
 
-#include <omp.h>
 #include <unistd.h>
 
 #include <csignal>
 #include <cstdio>
+#include <filesystem>
 #include <iostream>
 #include <new>
 
@@ -12,6 +12,7 @@
 #include "sinkref/error.h"
 #include "sinkref/kernels.h"
 #include "base/output_file.h"
+#include "base/threads.h"
 
 namespace {
 
@@ -115,7 +116,7 @@ int run(int argc, const char* const* argv) {
     const std::optional<cli::Options> options = cli::parse_options(command, argc - 1, argv + 1);
     if (!options) return 0;  // the help
     require_fma();
-    if (options->threads > 0) omp_set_num_threads(static_cast<int>(options->threads));
+    set_thread_count(options->threads);
     return command.run(*options);
   }
   throw InputError("there is no command " + quoted(name) + "; sinkref --help lists them");
@@ -126,7 +127,7 @@ int run(int argc, const char* const* argv) {
 int main(int argc, char** argv) {
   std::signal(SIGBUS, file_changed);
   std::signal(SIGXFSZ, SIG_IGN);  // a size limit is then an error of write(), which cleans up
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP})
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGALRM, SIGUSR1, SIGUSR2, SIGXCPU})
     if (std::signal(signal, interrupted) == SIG_IGN) std::signal(signal, SIG_IGN);  // nohup
   try {
     const int code = run(argc, argv);
@@ -136,6 +137,9 @@ int main(int argc, char** argv) {
     return code;
   } catch (const InputError& e) {
     print_error(e.what());
+    return 2;
+  } catch (const std::filesystem::filesystem_error& e) {
+    print_error(e.path1().string() + ": " + e.code().message() + ", expected a usable path; check it");
     return 2;
   } catch (const std::bad_alloc&) {
     print_error("not enough memory for this input; use a shorter one");
