@@ -3,7 +3,6 @@
 
 #include "base/threads.h"
 
-#include <omp.h>
 #include <pthread.h>
 #include <sched.h>
 
@@ -296,7 +295,6 @@ size_t thread_count() {
 
 void set_thread_count(size_t threads) {
   wanted.store(std::min(threads, most_threads), std::memory_order_relaxed);
-  omp_set_num_threads(static_cast<int>(thread_count()));  // the loops that are still OpenMP's
 }
 
 namespace threads {

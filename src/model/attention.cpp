@@ -1,13 +1,12 @@
 // Attention(Q,K,V) = softmax(QKᵀ/√h)V of one layer, tile by tile: the query heads that share a
 // key/value head (GQA), a few dozen positions at a time, so that scores never fill the memory.
 
-#include <omp.h>
-
 #include <algorithm>
 #include <cmath>
 #include <exception>
 #include <limits>
 
+#include "base/threads.h"
 #include "sinkref/forward.h"
 
 namespace sinkref {
@@ -82,11 +81,11 @@ template <class T>
 void Forward<T>::store(size_t layer, std::vector<Sequence<T>>& sequences) const {
   const ModelConfig& c = model_.config();
   const size_t h = c.head_dim;
-#pragma omp parallel for schedule(static) if (rows_.size() >= threads_pay_from)
-  for (size_t r = 0; r < rows_.size(); ++r)
+  parallel_for(rows_.size(), [&](size_t r) {
     for (size_t head = 0; head < c.kv_heads; ++head)
       sequences[rows_[r].sequence].cache.store(layer, head, rows_[r].position,
                                                k_.row(r) + head * h, v_.row(r) + head * h);
+  }, threads_pay_from);
 }
 
 template <class T>
@@ -156,11 +155,10 @@ void Forward<T>::attend(size_t layer, std::vector<Sequence<T>>& sequences, Hooks
   // read again for each.
   size_t longest = 0;
   for (const Row& row : rows_) longest = std::max(longest, row.position + 1);
-  if (tiles.size() < 4 * static_cast<size_t>(omp_get_max_threads()) &&
+  if (tiles.size() < 4 * thread_count() &&
       longest * (h + cache_padded(h)) * sizeof(T) <= kept_bytes)
     tiles = tiles_of(sequences, rows_, c.heads, 1);
-#pragma omp parallel for schedule(dynamic, 1)
-  for (size_t i = 0; i < tiles.size(); ++i) run_tile(tiles[tiles.size() - 1 - i]);
+  parallel_for(tiles.size(), [&](size_t i) { run_tile(tiles[tiles.size() - 1 - i]); });
 }
 
 template void Forward<float>::store(size_t, std::vector<Sequence<float>>&) const;

@@ -9,6 +9,7 @@
 
 #include "sinkref/error.h"
 #include "arithmetic/layers.h"
+#include "base/threads.h"
 
 namespace sinkref {
 
@@ -70,9 +71,9 @@ void Forward<T>::mlp(size_t layer, Hooks<T>& hooks) {
   hook(HookPoint::Pre, layer, gate_, hooks);
   hook(HookPoint::PreLinear, layer, up_, hooks);
   Matrix<T>& post = gate_;  // in its place
-#pragma omp parallel for schedule(static) if (post.rows >= threads_pay_from)
-  for (size_t r = 0; r < post.rows; ++r)
+  parallel_for(post.rows, [&](size_t r) {
     kernels_.silu_mul(gate_.row(r), up_.row(r), post.cols, post.row(r));
+  }, threads_pay_from);
   hook(HookPoint::Post, layer, post, hooks);
   linear<T>(kernels_, post, {{w.w_down, w.b_down, sized(out_, resid_.cols)}});
   hook(HookPoint::MlpOut, layer, out_, hooks);
@@ -142,11 +143,10 @@ template <class T>
 void Forward<T>::embed(const std::vector<int>& tokens) {
   const StoredMatrix& table = model_.embedding();
   sized(resid_, table.cols);
-#pragma omp parallel for schedule(static) if (tokens.size() >= threads_pay_from)
-  for (size_t r = 0; r < tokens.size(); ++r) {
+  parallel_for(tokens.size(), [&](size_t r) {
     const std::vector<float> row = widen_row(table, static_cast<size_t>(tokens[r]));
     std::copy(row.begin(), row.end(), resid_.row(r));
-  }
+  }, threads_pay_from);
 }
 
 template <class T>
