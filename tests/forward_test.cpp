@@ -4,8 +4,6 @@
 #include "arithmetic/layers.h"
 #include "sinkref/forward.h"
 
-#include <omp.h>
-
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <cstring>
@@ -13,6 +11,7 @@
 #include <limits>
 #include <map>
 
+#include "base/threads.h"
 #include "sinkref/error.h"
 #include "sinkref/interventions.h"
 
@@ -40,7 +39,7 @@ bool same_bits(const Trace& a, const Trace& b) {
 struct Setting {
   std::string kernel = "auto";
   size_t chunk = 512;
-  int threads = 2;
+  size_t threads = 2;
   size_t decode_from = SIZE_MAX;  ///< tokens from here on are fed one at a time
   std::vector<Neurons> patch;
 };
@@ -48,7 +47,7 @@ struct Setting {
 /// The traces of a batch, all hooks.
 std::vector<Trace> run(const Model& model, const std::vector<std::vector<int>>& batch,
                        const Setting& setting) {
-  omp_set_num_threads(setting.threads);
+  set_thread_count(setting.threads);
   std::vector<Trace> traces(batch.size());
   Hooks<float> hooks;
   add_patch(setting.patch, hooks);
@@ -121,7 +120,7 @@ TEST_CASE("forward: kernels, threads, chunks and decode give the same bits in ev
     const Trace expected = run(model, batch, {})[0];
     std::vector<Setting> settings;
     for (const std::string& kernel : available_kernels())
-      for (int threads : {1, 2, 3, 7})
+      for (size_t threads : {1, 2, 3, 7})
         for (size_t chunk : {1, 7, 64, 512}) settings.push_back({kernel, chunk, threads, SIZE_MAX, {}});
     for (size_t from : {1, 2, 33, 69}) settings.push_back({"auto", 512, 2, from, {}});
     for (const Setting& s : settings) {

@@ -2,12 +2,11 @@
 
 #include "measure/patch_effect/patch_effect.h"
 
-#include <omp.h>
-
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "base/threads.h"
 #include "measure/patch_effect/panel.h"
 #include "sinkref/error.h"
 
@@ -151,8 +150,8 @@ TEST_CASE("patch effect: the original is unmoved, pinned values are v, ablated o
 
 TEST_CASE("patch effect: the result does not depend on threads or chunks", "[patch]") {
   const Model model = Model::open(outputs + "tiny_llama3");
-  const auto json = [&](int threads, size_t chunk) {
-    omp_set_num_threads(threads);
+  const auto json = [&](size_t threads, size_t chunk) {
+    set_thread_count(threads);
     RunOptions options;
     options.chunk = chunk;
     return to_json(measure_patch_effect(model, options, some_inputs(), [](const std::string&) {}),

@@ -8,6 +8,7 @@
 #include <fstream>
 #include <limits>
 
+#include "checkpoint_builder.h"
 #include "sinkref/error.h"
 #include "verify/candidate.h"
 #include "verify/difference.h"
@@ -65,7 +66,7 @@ VerifyResult verify(const Model& model, const Trace& trace) {
 
 }  // namespace
 
-TEST_CASE("verify: causal_index is the place in all_hooks, for every hook", "[verify]") {
+TEST_CASE("verify: hook_index is the place in all_hooks, for every hook", "[verify]") {
   const std::vector<Hook> all = all_hooks(5);
   for (size_t i = 0; i < all.size(); ++i) CHECK(hook_index(all[i], 5) == i);
 }
@@ -254,4 +255,43 @@ TEST_CASE("verify: a written budget reads back, overrides, and is refused when w
     CHECK_THROWS_AS(Budget::read(file, model.config().layers), InputError);
   }
   fs::remove(file);
+}
+
+TEST_CASE("verify: a candidate's tokens, lengths and metadata are input too", "[verify]") {
+  const Model model = Model::open(outputs / "tiny_llama3");
+  const TempDir folder;
+  const auto ids = [](const std::vector<int64_t>& values) {
+    return std::string(reinterpret_cast<const char*>(values.data()), 8 * values.size());
+  };
+  const auto refused = [&](const std::vector<BuiltTensor>& tensors, const nlohmann::json& metadata = nlohmann::json::object()) {
+    nlohmann::json header = {{"__metadata__", metadata}};
+    std::string data;
+    for (const BuiltTensor& t : tensors) {
+      header[t.name] = {{"dtype", t.dtype}, {"shape", t.shape},
+                        {"data_offsets", {data.size(), data.size() + t.bytes.size()}}};
+      data += t.bytes;
+    }
+    const fs::path path = folder.write("c.safetensors", safetensors_file(header.dump(), data));
+    INFO(header.dump().substr(0, 300));
+    CHECK_THROWS_AS(verify_candidate(model, TraceFile::open(path), {}), InputError);
+  };
+  for (const std::vector<uint64_t>& shape :
+       std::vector<std::vector<uint64_t>>{{}, {0}, {3}, {1, 0}, {0, 3}, {1, 1, 3}}) {
+    uint64_t n = 1;
+    for (const uint64_t extent : shape) n *= extent;
+    refused({{"tokens", "I64", shape, ids(std::vector<int64_t>(n, 1))}});
+  }
+  for (const int64_t id : {int64_t{-1}, int64_t{512}, int64_t{1} << 40})
+    refused({{"tokens", "I64", {1, 2}, ids({1, id})}});
+  refused({{"tokens", "U8", {1, 2}, std::string(2, 1)}});
+  for (const std::vector<int64_t>& lengths : std::vector<std::vector<int64_t>>{{}, {0}, {3}, {-1}, {1, 1}})
+    refused({{"tokens", "I64", {1, 2}, ids({1, 1})}, {"lengths", "I64", {lengths.size()}, ids(lengths)}});
+  const std::vector<BuiltTensor> whole = {{"tokens", "I64", {1, 1}, ids({1})}, f32("hook_embed", {1, 1, 64})};
+  refused(whole, {{"weights_sha256", "a"}, {"blocks_run", "two"}});
+  refused(whole, {{"weights_sha256", "a"}, {"blocks_run", "-1"}});
+  refused(whole, {{"weights_sha256", "a"}, {"blocks_run", "99999999999999999999999"}});
+  refused(whole, {{"dtype", "int3"}});
+  refused(whole, {{"hooks", "no such hook"}});
+  refused(whole, {{"hooks", std::string(1'000'000, '*')}});
+  refused(whole, {{"hooks", 3}});
 }

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cmath>
 #include <limits>
 
+#include "base/threads.h"
 #include "sinkref/number.h"
 
 namespace sinkref {
@@ -42,50 +44,46 @@ T largest(std::span<const T> values) {
 
 template <class T>
 void rmsnorm_scale(const Matrix<T>& x, double eps, Matrix<T>& scale) {
-#pragma omp parallel for schedule(static) if (x.rows >= threads_pay_from)
-  for (size_t r = 0; r < x.rows; ++r) {
+  parallel_for(x.rows, [&](size_t r) {
     const double mean = sum_of_squares(x.row(r), x.cols) / static_cast<double>(x.cols);
     scale.row(r)[0] = static_cast<T>(std::sqrt(mean + eps));
-  }
+  }, threads_pay_from);
 }
 
 template <class T>
 void rmsnorm_normalize(const Matrix<T>& x, const Matrix<T>& scale, Matrix<T>& normalized) {
-#pragma omp parallel for schedule(static) if (x.rows >= threads_pay_from)
-  for (size_t r = 0; r < x.rows; ++r) {
+  parallel_for(x.rows, [&](size_t r) {
     const T* from = x.row(r);
     const T divisor = scale.row(r)[0];
     T* to = normalized.row(r);
     for (size_t i = 0; i < x.cols; ++i) to[i] = from[i] / divisor;
-  }
+  }, threads_pay_from);
 }
 
 template <class T>
 void multiply_by_weight(Matrix<T>& normalized, std::span<const float> weight) {
-#pragma omp parallel for schedule(static) if (normalized.rows >= threads_pay_from)
-  for (size_t r = 0; r < normalized.rows; ++r) {
+  parallel_for(normalized.rows, [&](size_t r) {
     T* x = normalized.row(r);
     for (size_t i = 0; i < weight.size(); ++i) x[i] *= static_cast<T>(weight[i]);
-  }
+  }, threads_pay_from);
 }
 
 void rope_table(std::span<const size_t> positions, std::span<const float> inv_freq, Matrix<float>& cos,
                 Matrix<float>& sin) {
   cos = sin = Matrix<float>(positions.size(), inv_freq.size());
-#pragma omp parallel for schedule(static) if (positions.size() >= threads_pay_from)
-  for (size_t r = 0; r < positions.size(); ++r)
+  parallel_for(positions.size(), [&](size_t r) {
     for (size_t i = 0; i < inv_freq.size(); ++i) {
       const CosSin value = cos_sin_spec(static_cast<float>(positions[r]) * inv_freq[i]);
       cos.row(r)[i] = value.cos;
       sin.row(r)[i] = value.sin;
     }
+  }, threads_pay_from);
 }
 
 template <class T>
 void rope(const Matrix<float>& cos, const Matrix<float>& sin, size_t head_dim, Matrix<T>& x) {
   const size_t half = head_dim / 2;
-#pragma omp parallel for schedule(static) if (x.rows >= threads_pay_from)
-  for (size_t r = 0; r < x.rows; ++r)
+  parallel_for(x.rows, [&](size_t r) {
     for (size_t head = 0; head < x.cols; head += head_dim)
       for (size_t i = 0; i < half; ++i) {
         T& first = x.row(r)[head + i];
@@ -95,23 +93,22 @@ void rope(const Matrix<float>& cos, const Matrix<float>& sin, size_t head_dim, M
         second = second * c + first * s;
         first = rotated;
       }
+  }, threads_pay_from);
 }
 
 template <class T>
 void add(Matrix<T>& a, const Matrix<T>& b) {
-#pragma omp parallel for schedule(static) if (a.rows >= threads_pay_from)
-  for (size_t r = 0; r < a.rows; ++r) {
+  parallel_for(a.rows, [&](size_t r) {
     T* to = a.row(r);
     const T* from = b.row(r);
     for (size_t i = 0; i < a.cols; ++i) to[i] += from[i];
-  }
+  }, threads_pay_from);
 }
 
 template <class T>
 bool all_finite(const Matrix<T>& values) {
-  bool finite = true;
-#pragma omp parallel for schedule(static) reduction(&& : finite) if (values.rows >= threads_pay_from)
-  for (size_t r = 0; r < values.rows; ++r) {
+  std::atomic<bool> finite = true;
+  parallel_for(values.rows, [&](size_t r) {
     const T* row = values.row(r);
     // 0·x is a zero of some sign, but NaN for infinity and NaN. Lanes, for compilers to vectorise.
     std::array<T, lanes> zero{};
@@ -119,8 +116,8 @@ bool all_finite(const Matrix<T>& values) {
     for (; i + lanes <= values.cols; i += lanes)
       for (size_t j = 0; j < lanes; ++j) zero[j] += T(0) * row[i + j];
     for (; i < values.cols; ++i) zero[0] += T(0) * row[i];
-    finite = finite && std::all_of(zero.begin(), zero.end(), [](T x) { return x == 0; });
-  }
+    if (!std::all_of(zero.begin(), zero.end(), [](T x) { return x == 0; })) finite = false;
+  }, threads_pay_from);
   return finite;
 }
 

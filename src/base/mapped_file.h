@@ -1,5 +1,7 @@
 #pragma once
 
+#include <sys/stat.h>
+
 #include <cstddef>
 #include <filesystem>
 #include <span>
@@ -18,9 +20,19 @@ class MappedFile {
   const std::filesystem::path& path() const { return path_; }
 
  private:
+  friend void require_unchanged_inputs();
+  void require_unchanged() const;
+
   std::filesystem::path path_;
   const std::byte* data_ = nullptr;
   size_t size_ = 0;
+  int fd_ = -1;  ///< open, so that a file that has taken its name meanwhile is not looked at
+  struct stat opened_ {};
 };
+
+/// InputError if a file that is mapped now has been written to since it was opened: what was computed
+/// from it is of no known weights. (One put in its place by rename() changes nothing here.) Whoever
+/// gives results away asks before.
+void require_unchanged_inputs();
 
 }  // namespace sinkref

@@ -1,12 +1,15 @@
 #include "base/output_file.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
 #include <cstring>
 
+#include "base/mapped_file.h"
+#include "base/notice.h"
 #include "sinkref/error.h"
 
 namespace sinkref {
@@ -74,8 +77,13 @@ void OutputFile::fail(const std::string& action, int error) const {
 }
 
 void OutputFile::resize(size_t bytes) {
-  if (const int error = ::posix_fallocate(fd_, 0, static_cast<off_t>(bytes)); error != 0)
-    fail("no room for " + std::to_string(bytes) + " bytes", error);
+  if (bytes == 0) return;
+  int error = EINTR;
+  while (error == EINTR) error = ::posix_fallocate(fd_, 0, static_cast<off_t>(bytes));
+  // Not every file system can claim space.
+  const bool unknown = error == EINVAL || error == ENOSYS || error == EOPNOTSUPP;
+  if (unknown) error = ::ftruncate(fd_, static_cast<off_t>(bytes)) == 0 ? 0 : errno;
+  if (error != 0) fail("no room for " + std::to_string(bytes) + " bytes", error);
 }
 
 void OutputFile::write_at(size_t offset, const void* data, size_t bytes) {
@@ -94,18 +102,41 @@ void OutputFile::append(std::string_view text) {
 }
 
 void OutputFile::commit() {
-  if (::fsync(fd_) != 0) fail("cannot be written", errno);
-  // link() refuses to replace a file that has appeared meanwhile; rename() would not.
-  const int failed = overwrite_ ? ::rename(temporary_.c_str(), path_.c_str())
-                                : ::link(temporary_.c_str(), path_.c_str());
-  if (failed != 0 && !overwrite_ && (errno == EPERM || errno == EOPNOTSUPP)) {
-    if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail("cannot be renamed", errno);
-  } else if (failed != 0) {
-    fail("cannot be put in its place", errno);
-  }
-  ::unlink(temporary_.c_str());
+  require_unchanged_inputs();
+  // Some file systems know no fsync(); what they have written they have.
+  if (::fsync(fd_) != 0 && errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP)
+    fail("cannot be written", errno);
+  take_place();
   ::close(fd_);
   fd_ = -1;
+}
+
+void OutputFile::take_place() {
+  const bool done = overwrite_ ? ::rename(temporary_.c_str(), path_.c_str()) == 0
+                               : rename_without_replacing(temporary_, path_);
+  if (done) return;
+  if (errno != EEXIST) fail("cannot be put in its place", errno);
+  // Another's file has appeared: neither that nor the finished work is thrown away.
+  ::close(fd_);
+  fd_ = -1;
+  refuse(path_.string(), "has appeared while this ran, expected no such file",
+         "the result is " + temporary_.string() + "; move it where it belongs");
+}
+
+bool rename_without_replacing(const fs::path& from, const fs::path& to) {
+  if (::link(from.c_str(), to.c_str()) == 0) return ::unlink(from.c_str()) == 0;
+  if (errno == EEXIST) return false;
+  // A file system without hard links: FAT, some of FUSE's.
+  if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0) return true;
+  if (errno == EEXIST) return false;
+  if (::faccessat(AT_FDCWD, to.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
+    errno = EEXIST;
+    return false;
+  }
+  if (::rename(from.c_str(), to.c_str()) != 0) return false;
+  notice(to.string() + ": was written, but its file system cannot promise that no other process's "
+         "file was replaced");
+  return true;
 }
 
 void write_text_file(const fs::path& path, std::string_view text, bool overwrite) {

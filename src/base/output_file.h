@@ -22,11 +22,13 @@ class OutputFile {
   void resize(size_t bytes);
   void write_at(size_t offset, const void* data, size_t bytes);  ///< bytes from the file's start
   void append(std::string_view text);                            ///< behind what was appended
-  /// Writes all to the disk and gives the file its name.
+  /// Writes all to the disk and gives the file its name. Throws InputError if an input has been
+  /// written to meanwhile (require_unchanged_inputs()).
   void commit();
 
  private:
   [[noreturn]] void fail(const std::string& action, int error) const;
+  void take_place();
 
   std::filesystem::path path_, temporary_;
   bool overwrite_;
@@ -34,6 +36,10 @@ class OutputFile {
   size_t end_ = 0;
   size_t slot_ = SIZE_MAX;  ///< in the list of unfinished files
 };
+
+/// Gives `from` the name `to` where nothing has it: false, with errno, if that cannot be done. Says so
+/// where the file system cannot promise that nothing is replaced.
+bool rename_without_replacing(const std::filesystem::path& from, const std::filesystem::path& to);
 
 /// Removes the temporary files of all OutputFiles that are not committed. It may be called from a
 /// signal handler, and only before the process ends: the program does so when it is interrupted.

@@ -6,6 +6,7 @@
 #include <hwy/highway.h>
 
 #include <cstdint>
+#include <numeric>
 #include <vector>
 
 #include "bench/bench.h"
@@ -59,7 +60,7 @@ double multiply_add(size_t steps, float* result) {
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-#include <omp.h>
+#include "base/threads.h"
 
 namespace sinkref {
 
@@ -74,11 +75,10 @@ volatile uint32_t kept;  // so that no loop is dropped
 double seconds_per_read_byte() {
   static const std::vector<uint32_t> words(size_t(128) << 20, 1);
   const double seconds = seconds_per_call([] {
-    const size_t threads = static_cast<size_t>(omp_get_max_threads());
-    const size_t part = words.size() / threads;
-#pragma omp parallel for schedule(static, 1)
-    for (size_t t = 0; t < threads; ++t)
+    const size_t threads = thread_count(), part = words.size() / threads;
+    parallel_for(threads, [&](size_t t) {
       kept = HWY_DYNAMIC_DISPATCH(read_all)(words.data() + t * part, part);
+    });
   });
   return seconds / static_cast<double>(words.size() * sizeof(uint32_t));
 }
@@ -86,15 +86,13 @@ double seconds_per_read_byte() {
 double seconds_per_flop() {
   double flops = 0;
   const double seconds = seconds_per_call([&] {
-    const int threads = omp_get_max_threads();
-    double all = 0;
-#pragma omp parallel for schedule(static, 1) reduction(+ : all)
-    for (int t = 0; t < threads; ++t) {
+    std::vector<double> done(thread_count());
+    parallel_for(done.size(), [&](size_t t) {
       float value = 0.5f;
-      all += HWY_DYNAMIC_DISPATCH(multiply_add)(1000000, &value);
+      done[t] = HWY_DYNAMIC_DISPATCH(multiply_add)(1000000, &value);
       kept = static_cast<uint32_t>(value);
-    }
-    flops = all;
+    });
+    flops = std::accumulate(done.begin(), done.end(), 0.0);
   });
   return seconds / flops;
 }

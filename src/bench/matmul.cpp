@@ -4,6 +4,7 @@
 #include <cstring>
 #include <random>
 
+#include "base/threads.h"
 #include "bench/bench.h"
 #include "sinkref/error.h"
 #include "sinkref/kernels.h"
@@ -142,9 +143,9 @@ MatmulTiming time_matmul(const MatmulShape& shape, size_t rows, DType dtype,
   const std::vector<std::byte> bytes = random_weights(shape.outputs, shape.inputs, dtype);
   const StoredMatrix stored{bytes.data(), dtype, shape.outputs, shape.inputs, 0};
   std::vector<float> plain(shape.outputs * shape.inputs);
-#pragma omp parallel for schedule(static)
-  for (size_t n = 0; n < stored.rows; ++n)
+  parallel_for(stored.rows, [&](size_t n) {
     widen(dtype, stored.row(n), 0, stored.cols, plain.data() + n * stored.cols);
+  });
   const StoredMatrix widened{reinterpret_cast<const std::byte*>(plain.data()), DType::F32,
                              stored.rows, stored.cols, 0};
   Weights ours(stored, copies_beyond_caches(stored));

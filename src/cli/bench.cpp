@@ -1,14 +1,13 @@
 // bench: how fast the kernels and a whole model run, beside OpenBLAS and the machine's limits.
 
-#include <cblas.h>
-#include <omp.h>
-
 #include <charconv>
 #include <cstdio>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "arithmetic/dtypes.h"
+#include "arithmetic/openblas.h"
+#include "base/threads.h"
 #include "bench/bench.h"
 #include "cli/commands.h"
 #include "cli/inputs.h"
@@ -167,10 +166,10 @@ int BenchCommand::run() const {
   const std::string chosen = find_kernels<float>(options.kernel).name;  // a wrong one shows here
   ordered_json j;
   if (whole_model()) j = bench_model(options);
-  j["threads"] = omp_get_max_threads();
+  j["threads"] = thread_count();
   j["kernel"] = chosen;
   j["runs"] = options.runs;
-  j["openblas_core"] = openblas_get_corename();
+  j["openblas_core"] = openblas_core();
   if (!whole_model() || !options.shapes.empty()) {
     j["matmul"] = bench_matmuls(options);
     if (j["openblas_core"] == "Prescott")  // its fallback is a weak opponent

@@ -9,11 +9,13 @@
 #include <iostream>
 #include <numeric>
 
+#include "base/notice.h"
+#include "base/output_file.h"
 #include "cli/commands.h"
 #include "cli/inputs.h"
 #include "eval/samples.h"
 #include "sinkref/error.h"
-#include "base/output_file.h"
+#include "sinkref/trace.h"
 
 namespace sinkref::cli {
 
@@ -96,6 +98,14 @@ std::vector<std::string> variants(const EvalCommand& options, bool patched) {
   return {"original", "patched"};
 }
 
+/// What of a model decides a result beside its weights.
+ordered_json configuration(const Model& model) {
+  const auto metadata = trace_metadata(model, model.config().layers, "fp32", Softmax::standard);
+  ordered_json config = ordered_json::parse(metadata.at("config"));
+  config["max_positions"] = model.config().max_positions;
+  return config;
+}
+
 /// Everything that decides a byte of the result.
 RunInfo run_info(const EvalCommand& options, const Model& model, const std::vector<Neurons>& patch,
                  const EvalData& data, std::pair<size_t, size_t> range) {
@@ -106,6 +116,9 @@ RunInfo run_info(const EvalCommand& options, const Model& model, const std::vect
                   {"arithmetic_version", arithmetic_version},
                   {"model", model_name(options)},
                   {"weights_sha256", model.weights_sha256(model.config().layers)},
+                  {"config", configuration(model)},
+                  {"tokenizer_sha256", tokenizer_sha256(model.checkpoint())},
+                  {"kernel", options.kernel == "openblas" ? "openblas" : "any"},
                   {"precision", options.precision},
                   {"softmax", options.softmax == Softmax::one ? "one" : "standard"},
                   {"bos", options.bos == BosPolicy::on ? "on" : options.bos == BosPolicy::off
@@ -119,7 +132,8 @@ RunInfo run_info(const EvalCommand& options, const Model& model, const std::vect
                   {"seed", nullptr},
                   {"items", data.items.size()},
                   {"shard", nullptr}};
-  if (options.tasks) info["tasks"] = *options.tasks;
+  const std::set<std::string> tasks = selection(options).tasks;
+  if (!tasks.empty()) info["tasks"] = tasks;
   if (options.seed) info["seed"] = *options.seed;
   const Shard part = parsed_shard(options);
   if (options.shard)
@@ -128,18 +142,23 @@ RunInfo run_info(const EvalCommand& options, const Model& model, const std::vect
   return info;
 }
 
-/// "120 of 4000 items, 3.1 items/s, 21 min left" on one line that renews itself.
+/// "120 of 4000 items, 3 %, 3.1 items/s, 21 min left": on a terminal one line that renews itself,
+/// elsewhere a line now and then.
 class Progress {
  public:
   Progress(const std::vector<double>& costs, size_t from, size_t end)
-      : costs_(costs), from_(from), end_(end) {}
-  void at(size_t done) const {
-    if (!isatty(2)) return;
-    const double seconds = elapsed();
-    const double ran = cost(from_, done), left = cost(done, end_);
-    std::fprintf(stderr, "\r%zu of %zu items, %.1f items/s, %s left   %s", done - from_,
-                 end_ - from_, static_cast<double>(done - from_) / std::max(seconds, 1e-3),
-                 duration(ran > 0 ? seconds * left / ran : 0).c_str(), done == end_ ? "\n" : "");
+      : from_(from), end_(end), terminal_(isatty(2)) {
+    for (size_t i = from; i < end; ++i) before_.push_back(before_.back() + costs[i]);
+  }
+  void at(size_t done) {
+    const double seconds = elapsed(), ran = before_[done - from_], all = before_.back();
+    if (!terminal_ && (done == end_ || seconds < next_line_)) return;
+    next_line_ = seconds + seconds_between_lines;
+    std::fprintf(stderr, "%s%zu of %zu items, %.0f %%, %.1f items/s, %s left%s", terminal_ ? "\r" : "",
+                 done - from_, end_ - from_, all > 0 ? 100 * ran / all : 100,
+                 static_cast<double>(done - from_) / std::max(seconds, 1e-3),
+                 duration(ran > 0 ? seconds * (all - ran) / ran : 0).c_str(),
+                 terminal_ && done < end_ ? "   " : "\n");
   }
   double elapsed() const {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
@@ -153,12 +172,11 @@ class Progress {
   }
 
  private:
-  double cost(size_t begin, size_t end) const {
-    return std::accumulate(costs_.begin() + static_cast<long>(begin),
-                           costs_.begin() + static_cast<long>(end), 0.0);
-  }
-  const std::vector<double>& costs_;
+  static constexpr double seconds_between_lines = 30;
+  std::vector<double> before_{0};  // cost of the items before one
   size_t from_, end_;
+  bool terminal_;
+  double next_line_ = seconds_between_lines;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
@@ -170,62 +188,138 @@ bool finite(const std::vector<std::vector<EvalScore>>& scores, size_t item) {
   return true;
 }
 
-Sample sample(const EvalItem& item, const std::string& variant, EvalScore score) {
-  Metrics metrics = item_metrics(item, score.ll);
-  return {item.task, item.id, item.subject, variant, std::move(score.ll), std::move(score.greedy),
-          std::move(metrics)};
-}
+/// An item as it is asked, or why it cannot be.
+struct Encoded {
+  std::vector<EvalRequest> requests;
+  std::string error;
+};
 
-/// Fills up `encoded`, the requests of the items from `first` on. A faulty item ends it, and is an
-/// error only when it is the first: those before it are scored and kept.
-void encode_ahead(const EvalCommand& options, const Tokenizer& tokenizer, size_t max_positions,
-                  const std::vector<EvalItem>& items, size_t first, size_t end,
-                  std::vector<std::vector<EvalRequest>>& encoded) {
-  constexpr size_t ahead = 64;
-  while (encoded.size() < std::min(ahead, end - first)) {
-    const EvalItem& item = items[first + encoded.size()];
-    try {
-      encoded.push_back(encode_item(item, tokenizer, options.bos, max_positions));
-    } catch (const InputError&) {
-      if (encoded.empty()) throw;
-      return;
-    }
+Encoded encoded(const EvalCommand& options, const Tokenizer& tokenizer, size_t max_positions,
+                const EvalItem& item) {
+  try {
+    return {encode_item(item, tokenizer, options.bos, max_positions), ""};
+  } catch (const InputError& e) {
+    return {{}, e.what()};
   }
 }
 
-/// Scores items [from, end) and hands each batch's samples over in order.
+Sample sample(const EvalItem& item, const std::string& variant, const Encoded& asked,
+              EvalScore score) {
+  Sample s;
+  s.task = item.task;
+  s.id = item.id;
+  s.subject = item.subject;
+  s.variant = variant;
+  s.error = asked.error;
+  if (!s.error.empty()) return s;
+  s.metrics = item_metrics(item, score.ll);
+  s.ll = std::move(score.ll);
+  s.greedy = std::move(score.greedy);
+  for (const EvalRequest& request : asked.requests)
+    s.truncated = std::max(s.truncated, request.truncated);
+  return s;
+}
+
+/// The first items that make one batch, and room for those that cannot be asked.
+std::vector<Encoded> take_batch(std::vector<Encoded>& ahead) {
+  std::vector<std::vector<EvalRequest>> requests;
+  std::vector<size_t> index;
+  for (size_t i = 0; i < ahead.size(); ++i)
+    if (ahead[i].error.empty()) {
+      requests.push_back(ahead[i].requests);
+      index.push_back(i);
+    }
+  const size_t count = requests.empty() ? ahead.size() : index[batch_items(requests) - 1] + 1;
+  std::vector<Encoded> batch(std::make_move_iterator(ahead.begin()),
+                             std::make_move_iterator(ahead.begin() + static_cast<long>(count)));
+  ahead.erase(ahead.begin(), ahead.begin() + static_cast<long>(count));
+  return batch;
+}
+
+/// Scores items [from, end) and hands each batch's samples over in order. An item that cannot be
+/// scored is said to be so in its samples, and those after it are scored.
 template <class T>
 void run_items(const EvalCommand& options, const Model& model, const std::vector<EvalItem>& items,
                size_t from, size_t end, const std::vector<std::string>& names,
                const std::vector<Neurons>& patch,
                const std::function<void(const std::vector<Sample>&, size_t)>& each_batch) {
+  constexpr size_t most_ahead = 64;
   const std::unique_ptr<Tokenizer> tokenizer = Tokenizer::open(model.checkpoint());
   const std::vector<Neurons> ablation = chosen_ablation(options, model);
   std::vector<EvalScorer<T>> scorers;
   for (const std::string& name : names)
     scorers.emplace_back(model, run_options(options),
                          name == "patched" ? patch : std::vector<Neurons>(), ablation);
-  std::vector<std::vector<EvalRequest>> encoded;
+  std::vector<Encoded> ahead;
   for (size_t next = from; next < end;) {
-    encode_ahead(options, *tokenizer, model.config().max_positions, items, next, end, encoded);
-    const auto batch_end = encoded.begin() + static_cast<long>(batch_items(encoded));
-    const std::vector<std::vector<EvalRequest>> batch(encoded.begin(), batch_end);
-    encoded.erase(encoded.begin(), batch_end);
+    while (ahead.size() < std::min(most_ahead, end - next))
+      ahead.push_back(encoded(options, *tokenizer, model.config().max_positions,
+                              items[next + ahead.size()]));
+    std::vector<Encoded> batch = take_batch(ahead);
+    std::vector<std::vector<EvalRequest>> requests;
+    for (const Encoded& asked : batch)
+      if (asked.error.empty()) requests.push_back(asked.requests);
     std::vector<std::vector<EvalScore>> scores;
-    for (EvalScorer<T>& scorer : scorers) scores.push_back(scorer.score(batch));
+    for (EvalScorer<T>& scorer : scorers) scores.push_back(scorer.score(requests));
     std::vector<Sample> samples;
-    for (size_t i = 0; i < batch.size(); ++i) {
+    for (size_t i = 0, scored = 0; i < batch.size(); ++i) {
       const EvalItem& item = items[next + i];
-      if (!finite(scores, i)) {
-        each_batch(samples, next + i);
-        throw InputError(item.where +
-                         ": a log-likelihood is not finite; does the model hold NaN?");
-      }
+      const bool asked = batch[i].error.empty();
+      if (asked && !finite(scores, scored))
+        batch[i].error = item.where + ": a log-likelihood is not finite; does the model hold NaN?";
       for (size_t v = 0; v < names.size(); ++v)
-        samples.push_back(sample(item, names[v], std::move(scores[v][i])));
+        samples.push_back(sample(item, names[v], batch[i],
+                                 asked ? std::move(scores[v][scored]) : EvalScore()));
+      scored += asked;
     }
     next += batch.size();
     each_batch(samples, next);
+  }
+}
+
+/// By task, what was not as it should be.
+struct Troubles {
+  size_t not_scored = 0, truncated = 0, most_truncated = 0;
+  std::string first_error;
+};
+
+std::map<std::string, Troubles> troubles(const std::vector<Sample>& samples) {
+  std::map<std::string, Troubles> all;
+  for (const Sample& s : samples) {
+    if (s.variant != samples[0].variant || (s.error.empty() && s.truncated == 0)) continue;
+    Troubles& t = all[s.task];
+    if (!s.error.empty() && t.not_scored++ == 0) t.first_error = s.error;
+    t.truncated += s.truncated > 0;
+    t.most_truncated = std::max(t.most_truncated, s.truncated);
+  }
+  return all;
+}
+
+/// A name from a data file as a terminal may see it.
+std::string shown(const std::string& name) {
+  for (size_t i = 0; i < name.size(); ++i) {
+    const auto c = static_cast<unsigned char>(name[i]);
+    const bool c1 = c == 0xc2 && i + 1 < name.size() && static_cast<unsigned char>(name[i + 1]) < 0xa0;
+    if (c < 0x20 || c == 0x7f || c1) return quoted(name);
+  }
+  return name;
+}
+
+/// Throws InputError where nothing could be scored at all.
+void tell_troubles(const std::vector<Sample>& samples) {
+  const std::map<std::string, Troubles> all = troubles(samples);
+  const bool none = !samples.empty() && std::all_of(samples.begin(), samples.end(), [](const Sample& s) {
+    return !s.error.empty();
+  });
+  if (none) throw InputError("no item could be scored, the first because " + samples[0].error);
+  for (const auto& [task, t] : all) {
+    if (t.not_scored > 0)
+      notice(shown(task) + ": " + std::to_string(t.not_scored) +
+             " items could not be scored and do not count; the first: " + t.first_error);
+    if (t.truncated > 0)
+      notice(shown(task) + ": " + std::to_string(t.truncated) +
+             " items are longer than the model's context and lost their beginning, up to " +
+             std::to_string(t.most_truncated) + " tokens");
   }
 }
 
@@ -281,6 +375,10 @@ ordered_json summary_json(const RunInfo& info, const std::vector<Sample>& sample
       if (pair.p) j["delta"][name + "_mcnemar_p"] = *pair.p;
     }
   }
+  for (const auto& [task, t] : troubles(samples)) {
+    if (t.not_scored > 0) tasks[task]["not_scored"] = t.not_scored;
+    if (t.truncated > 0) tasks[task]["truncated"] = t.truncated;
+  }
   return {{"run", info}, {"tasks", tasks}};
 }
 
@@ -297,7 +395,7 @@ void print_table(const std::vector<Sample>& samples) {
   for (const auto& [task, metrics] : columns(samples))
     for (const auto& [name, column] : metrics)
       for (const auto& [variant, values] : column.values) {
-        std::printf("%-18s  %-9s %6zu  %-8s %s", task.c_str(), name.c_str(), values.size(),
+        std::printf("%-18s  %-9s %6zu  %-8s %s", shown(task).c_str(), name.c_str(), values.size(),
                     variant.c_str(), with_error(estimate(values, column.subjects)).c_str());
         if (variant == "patched" && column.values.size() == 2) {
           const Paired pair =
@@ -310,9 +408,14 @@ void print_table(const std::vector<Sample>& samples) {
       }
 }
 
-void show(const EvalCommand& options, const RunInfo& info, const std::vector<Sample>& samples) {
+void show(const EvalCommand& options, const RunInfo& info, const std::vector<Sample>& samples,
+          std::optional<OutputFile>& out) {
+  tell_troubles(samples);
   const std::string json = json_text(summary_json(info, samples), 1) + "\n";
-  if (options.out) write_text_file(*options.out, json, options.force);
+  if (out) {
+    out->append(json);
+    out->commit();
+  }
   if (options.json) std::cout << json;
   else print_table(samples);
 }
@@ -320,13 +423,15 @@ void show(const EvalCommand& options, const RunInfo& info, const std::vector<Sam
 int merge_samples(const EvalCommand& options) {
   if (!options.samples)
     throw InputError("--samples is missing; expected the file to write the merged samples to");
+  std::optional<OutputFile> out;  // claimed before the work
+  if (options.out) out.emplace(*options.out, options.force);
+  OutputFile merged(*options.samples, options.force);
   std::vector<Sample> samples;
   const RunInfo info = merge_shards(options.merge, samples);
-  std::string text;
-  for (const Sample& s : samples) text += sample_line(s);
-  write_text_file(*options.samples, text, options.force);
-  write_text_file(info_path(*options.samples), info.dump(1) + "\n", true);
-  show(options, info, samples);
+  for (const Sample& s : samples) merged.append(sample_line(s));
+  write_text_file(info_path(*options.samples), run_info_text(info), true);
+  merged.commit();
+  show(options, info, samples, out);
   return 0;
 }
 
@@ -335,6 +440,8 @@ int merge_samples(const EvalCommand& options) {
 int EvalCommand::run() const {
   const EvalCommand& options = *this;
   if (!options.merge.empty()) return merge_samples(options);
+  std::optional<OutputFile> out;  // claimed before the work
+  if (options.out) out.emplace(*options.out, options.force);
   const Model model = Model::open(options.model);
   const EvalData data = read_eval_data(options.data, selection(options));
   const std::vector<double> costs = eval_costs(data.items);
@@ -357,7 +464,7 @@ int EvalCommand::run() const {
   }
   const size_t from = first + samples.size() / names.size();
   if (from > first) say(std::to_string(from - first) + " items were done before");
-  const Progress progress(costs, from, end);
+  Progress progress(costs, from, end);
   const auto each_batch = [&](const std::vector<Sample>& batch, size_t done) {
     if (file) file->append(batch);
     samples.insert(samples.end(), batch.begin(), batch.end());
@@ -367,7 +474,7 @@ int EvalCommand::run() const {
   run_all(options, model, data.items, from, end, names, patch, each_batch);
   if (file && !file->complete()) file->finish();
   say(std::to_string(end - from) + " items in " + Progress::duration(progress.elapsed()));
-  show(options, info, samples);
+  show(options, info, samples, out);
   return 0;
 }
 

@@ -1,13 +1,13 @@
 // sinkref: the table of contents. Parse, run one command, turn errors into one line and a code.
 
 #include <fcntl.h>
-#include <omp.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <filesystem>
 #include <iostream>
 #include <new>
 
@@ -18,6 +18,7 @@
 #include "sinkref/hooks.h"
 #include "sinkref/kernels.h"
 #include "base/output_file.h"
+#include "base/threads.h"
 
 namespace {
 
@@ -158,7 +159,7 @@ int run(std::vector<std::string> arguments) {
       cli::parse_command(find_command(name), commands, arguments);
   if (!command) return 0;  // the help
   require_fma();
-  if (command->threads > 0) omp_set_num_threads(static_cast<int>(command->threads));
+  set_thread_count(command->threads);
   const int code = command->run();
   require_written();
   // At the end, so that an error stays one line.
@@ -180,7 +181,7 @@ int main(int argc, char** argv) {
   open_standard_streams();
   std::signal(SIGBUS, file_changed);
   std::signal(SIGXFSZ, SIG_IGN);  // a size limit is then an error of write(), which cleans up
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP})
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGALRM, SIGUSR1, SIGUSR2, SIGXCPU})
     if (std::signal(signal, interrupted) == SIG_IGN) std::signal(signal, SIG_IGN);  // nohup
   try {
     const int code = run({argv + std::min(argc, 1), argv + argc});
@@ -188,6 +189,9 @@ int main(int argc, char** argv) {
     return code;
   } catch (const InputError& e) {
     print_error(e.what());
+    return 2;
+  } catch (const std::filesystem::filesystem_error& e) {
+    print_error(e.path1().string() + ": " + e.code().message() + ", expected a usable path; check it");
     return 2;
   } catch (const std::bad_alloc&) {
     print_error("not enough memory for this input; use a shorter one");

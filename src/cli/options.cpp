@@ -119,7 +119,7 @@ OptionTable whole_table(Command& command) {
 }
 
 std::string model_name(const Command& command) {
-  const std::filesystem::path path = command.model;
+  const std::filesystem::path path = std::filesystem::path(command.model).lexically_normal();
   return valid_utf8((path.has_filename() ? path : path.parent_path()).filename().string());
 }
 

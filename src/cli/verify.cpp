@@ -6,7 +6,6 @@
 #include <filesystem>
 #include <iostream>
 
-#include "base/json_file.h"
 #include "cli/commands.h"
 #include "cli/inputs.h"
 #include "cli/verify_options.h"
@@ -15,12 +14,16 @@
 #include "sinkref/error.h"
 #include "base/output_file.h"
 #include "sinkref/verify.h"
+#include "verify/candidate.h"
+#include "verify/golden_file.h"
 
 namespace sinkref::cli {
 
 using nlohmann::ordered_json;
 
 namespace {
+
+constexpr size_t most_layers = 1000;  // of the model of two traces, which is not there to be asked
 
 /// This machine's own run against stored truths.
 int verify_goldens(const VerifyCommand& options) {
@@ -55,11 +58,7 @@ std::map<std::string, double> hf_noise(const VerifyCommand& options, const Trace
     if (!candidate.has("tokens") || golden.values("tokens") != candidate.values("tokens"))
       throw InputError(name + ": is of other tokens than the candidate; leave it out or give the "
                        "golden of this prompt");
-    const auto floor = golden.metadata().find("floor");
-    if (floor == golden.metadata().end()) throw InputError(name + ": holds no noise floor");
-    const nlohmann::json parsed = parse_json(floor->second, name);
-    for (const auto& [tensor, entry] : parsed.items())
-      noise[tensor] = entry.at("pool_row_rms").get<double>();
+    for (const auto& [tensor, floor] : read_golden_floor(golden)) noise[tensor] = floor.pool.row_rms;
   }
   return noise;
 }
@@ -68,21 +67,17 @@ std::map<std::string, double> hf_noise(const VerifyCommand& options, const Trace
 VerifyResult exact_against_model(const VerifyCommand& options, const Model& model,
                                  const TraceFile& candidate, const VerifyOptions& verify) {
   namespace fs = std::filesystem;
-  if (!candidate.has("tokens"))
-    throw InputError(candidate.path().string() + ": has no tensor \"tokens\" [b,p]");
-  const std::vector<double> ids = candidate.values("tokens");
-  const size_t length = candidate.shape("tokens").at(1);
-  std::vector<std::vector<int>> tokens;
-  for (size_t begin = 0; begin < ids.size(); begin += length) {
-    tokens.emplace_back();
-    for (size_t i = begin; i < begin + length && ids[i] >= 0; ++i)
-      tokens.back().push_back(static_cast<int>(ids[i]));
-  }
+  const std::vector<std::vector<int>> tokens =
+      Candidate(candidate, model.config(), "", std::nullopt).tokens();
   std::vector<Hook> chosen;
   for (Hook hook : all_hooks(model.config().layers))
     if (candidate.has(hook_name(hook))) chosen.push_back(hook);
-  const fs::path temporary =
-      fs::temp_directory_path() / ("sinkref-verify-" + std::to_string(::getpid()) + ".safetensors");
+  std::error_code error;
+  const fs::path folder = fs::temp_directory_path(error);
+  if (error)
+    refuse("TMPDIR", error.message() + ", expected a folder for our own run's tensors",
+           "set it to a writable folder");
+  const fs::path temporary = folder / ("sinkref-verify-" + std::to_string(::getpid()) + ".safetensors");
   struct Gone {
     fs::path path;
     ~Gone() {
@@ -152,7 +147,7 @@ VerifyReport verify_two_traces(const VerifyCommand& options) {
   const TraceFile reference = TraceFile::open(options.traces[0]);
   const TraceFile candidate = TraceFile::open(options.traces[1]);
   Budget budget;
-  if (options.budget) budget = Budget::read(*options.budget, 100000);
+  if (options.budget) budget = Budget::read(*options.budget, most_layers);
   VerifyReport report;
   report.reference = base_name(options.traces[0]);
   report.candidate = base_name(options.traces[1]);
@@ -216,12 +211,19 @@ int VerifyCommand::run() const {
   if (options.perturb) throw InputError("verify: --perturb belongs to --self; add it");
   check_usage(options);
   if (!options.goldens.empty() && !options.candidate) return verify_goldens(options);
+  std::optional<OutputFile> budget, html;  // claimed before the work
+  if (options.write_budget) budget.emplace(*options.write_budget, options.force);
+  if (options.html) html.emplace(*options.html, options.force);
   const VerifyReport report =
       options.candidate ? verify_one_candidate(options) : verify_two_traces(options);
-  if (options.write_budget)
-    write_text_file(*options.write_budget, report.result.budget.text(report.provenance),
-                    options.force);
-  if (options.html) write_text_file(*options.html, verify_html(report), options.force);
+  if (budget) {
+    budget->append(report.result.budget.text(report.provenance));
+    budget->commit();
+  }
+  if (html) {
+    html->append(verify_html(report));
+    html->commit();
+  }
   if (options.json)
     std::cout << json_text(verify_json(report)) << '\n';
   else

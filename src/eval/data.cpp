@@ -176,7 +176,7 @@ void require_tasks(const std::vector<EvalItem>& items, const std::set<std::strin
   std::set<std::string> present;
   for (const EvalItem& item : items) present.insert(item.task);
   std::string list;
-  for (const std::string& task : present) list += (list.empty() ? "" : ", ") + task;
+  for (const std::string& task : present) list += (list.empty() ? "" : ", ") + quoted(task);
   for (const std::string& task : wanted)
     if (!present.contains(task))
       throw InputError("--tasks: the data has no task " + quoted(task) + "; it has " + list);

@@ -73,6 +73,7 @@ std::pair<size_t, size_t> shard_range(const std::vector<double>& costs, size_t i
 struct EvalRequest {
   std::vector<int> tokens;
   size_t from = 0;
+  size_t truncated = 0;  ///< tokens that were left out before them
 };
 
 /// The requests of one item, by lm-eval's rules (TemplateLM._encode_pair): blanks at the end of the
@@ -140,6 +141,7 @@ class EvalScorer {
     std::vector<Target> targets;
   };
 
+  void score_pass(std::span<Request> requests, std::vector<EvalScore>& scores);
   void grow_sorted(std::span<Request> requests, size_t begin);
   void grow(std::span<const Request> requests, size_t begin, std::optional<size_t> parent);
   void run(std::vector<EvalScore>& scores);
@@ -161,6 +163,10 @@ extern template class EvalScorer<double>;
 
 /// Rows of one batch, which a chunk of as many tokens runs in one step.
 inline constexpr size_t eval_batch_rows = 512;
+
+/// Requests of one pass at most, so that memory stays bounded however many choices an item has: each
+/// may have a cache of its own.
+inline constexpr size_t eval_pass_requests = 64;
 
 /// How many of the first items make one batch: wide enough for the matmuls.
 size_t batch_items(const std::vector<std::vector<EvalRequest>>& items);

@@ -69,6 +69,7 @@ void shorten(const EvalItem& item, size_t choice, size_t max_positions, EvalRequ
   request.tokens.erase(request.tokens.begin(),
                        request.tokens.begin() + static_cast<long>(dropped));
   request.from -= dropped;
+  request.truncated = dropped;
 }
 
 }  // namespace

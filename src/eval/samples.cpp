@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,39 +12,72 @@
 #include <cstring>
 
 #include "base/json_file.h"
-#include "sinkref/error.h"
+#include "base/mapped_file.h"
+#include "base/notice.h"
 #include "base/output_file.h"
+#include "base/sha256.h"
+#include "checkpoint/metadata.h"
+#include "sinkref/error.h"
 
 namespace sinkref {
 
 namespace fs = std::filesystem;
+using nlohmann::json;
 using nlohmann::ordered_json;
 
 namespace {
 
-constexpr size_t largest_file = size_t{8} << 30;
+constexpr size_t largest_file = size_t{8} << 30, largest_info = size_t{16} << 20;
+constexpr size_t most_items = 1'000'000'000;
 
-[[noreturn]] void fail(const fs::path& file, const std::string& action) {
-  throw InputError(file.string() + ": " + action + ": " + std::strerror(errno) +
-                   "; what is in it stays: run the same command again to go on");
+[[noreturn]] void fail(const fs::path& file, const std::string& action, int error) {
+  refuse(file.string(), action + ": " + std::strerror(error) + ", expected a writable file",
+         "what is in it stays: run the same command again to go on");
+}
+
+bool is_there(const fs::path& file) {
+  std::error_code ignored;
+  return fs::exists(fs::symlink_status(file, ignored));
 }
 
 RunInfo read_info(const fs::path& file) {
   const fs::path path = info_path(file);
-  std::error_code ignored;
-  if (!fs::exists(path, ignored))
-    throw InputError(path.string() + ": is not there, and " + file.string() +
-                     " does not say by itself which run it is of; keep the two together");
-  return ordered_json::parse(read_text_file(path), nullptr, false);
+  if (!is_there(path))
+    refuse(path.string(), "is not there, and " + file.string() +
+                              " does not say by itself which run it is of, expected both",
+           "keep the two together");
+  const std::string text = read_text_file(path, largest_info);
+  if (!parse_json(text, path.string()).is_object())
+    refuse(path.string(), "expected a JSON object that says which run this is");
+  return RunInfo::parse(text);
+}
+
+/// Which run it is: not how files are called.
+RunInfo identity(RunInfo run) {
+  run.erase("model");
+  if (const auto data = run.find("data"); data != run.end() && data->is_array())
+    for (RunInfo& file : *data)
+      if (file.is_object()) file.erase("name");
+  return run;
+}
+
+std::string short_text(const RunInfo& value) {
+  constexpr size_t longest = 200;
+  const std::string text = value.dump(-1, ' ', false, RunInfo::error_handler_t::replace);
+  return text.size() <= longest ? text : text.substr(0, longest) + "…";
 }
 
 /// The first setting that differs, as `patch is "none", here "2:90"`; empty if all are equal.
 std::string difference(const RunInfo& found, const RunInfo& wanted) {
-  if (found == wanted) return "";
-  if (!found.is_object()) return "its .run.json is not valid";
+  if (json(found) == json(wanted)) return "";  // in whatever order their keys are
   for (const auto& [key, value] : wanted.items()) {
-    const std::string there = found.contains(key) ? found[key].dump() : "missing";
-    if (there != value.dump()) return key + " is " + there + ", here " + value.dump();
+    const auto there = found.find(key);
+    if (there == found.end()) return key + " is missing, here " + short_text(value);
+    if (there->is_object() && value.is_object()) {
+      if (const std::string inner = difference(*there, value); !inner.empty()) return key + ": " + inner;
+    } else if (json(*there) != json(value)) {
+      return key + " is " + short_text(*there) + ", here " + short_text(value);
+    }
   }
   return "it has other settings";
 }
@@ -54,27 +88,68 @@ std::string sample_line(const Sample& sample) {
   ordered_json j = {{"task", sample.task}, {"id", sample.id}};
   if (!sample.subject.empty()) j["subject"] = sample.subject;
   j["variant"] = sample.variant;
-  j["ll"] = sample.ll;
-  j["greedy"] = sample.greedy;
+  if (!sample.error.empty()) {
+    j["error"] = sample.error;
+  } else {
+    j["ll"] = sample.ll;
+    j["greedy"] = sample.greedy;
+    if (sample.truncated > 0) j["truncated"] = sample.truncated;
+  }
   for (const auto& [name, value] : sample.metrics) {
     if (value == 0 || value == 1) j[name] = static_cast<int>(value);
     else j[name] = value;
   }
-  return j.dump() + "\n";
+  // Texts of errors may hold names of files, which need not be UTF-8.
+  return j.dump(-1, ' ', false, ordered_json::error_handler_t::replace) + "\n";
 }
 
 Sample parse_sample(std::string_view line, const std::string& where) {
   try {
+    parse_json(line, where);  // strict, and not too deep
     const ordered_json j = ordered_json::parse(line);
-    Sample sample{j.at("task"), j.at("id"), j.value("subject", ""), j.at("variant"),
-                  j.at("ll"),   j.at("greedy"), {}};
+    Sample sample;
+    sample.task = j.at("task");
+    sample.id = j.at("id");
+    sample.subject = j.value("subject", "");
+    sample.variant = j.at("variant");
+    sample.error = j.value("error", "");
+    if (sample.error.empty()) {
+      sample.ll = j.at("ll").get<std::vector<double>>();
+      sample.greedy = j.at("greedy").get<std::vector<uint8_t>>();
+      sample.truncated = j.value("truncated", size_t{0});
+    }
     for (const auto& [key, value] : j.items())
       if (key.starts_with("acc")) sample.metrics.push_back({key, value.get<double>()});
-    if (sample_line(sample) != std::string(line) + "\n") throw InputError("");
-    return sample;
+    if (sample_line(sample) == std::string(line) + "\n") return sample;
   } catch (const std::exception&) {
-    throw InputError(where + ": is no line of a samples file; remove the file or add --force");
   }
+  refuse(where, "is no line of a samples file, expected one as eval writes it",
+         "remove the file or add --force");
+}
+
+std::string tokenizer_sha256(const Checkpoint& checkpoint) {
+  Sha256 hash;
+  const auto add = [&](const std::string& text) {
+    const uint64_t size = text.size();
+    hash.update(&size, sizeof size);
+    hash.update(text.data(), text.size());
+  };
+  for (const auto& [key, value] : checkpoint.whole_metadata()->gguf) {
+    if (!key.starts_with("tokenizer.")) continue;
+    add(key);
+    add(value.dump(-1, ' ', false, json::error_handler_t::replace));
+  }
+  if (checkpoint.whole_metadata()->gguf.empty())
+    for (const char* name : {"tokenizer.model", "tokenizer.json", "tokenizer_config.json",
+                             "special_tokens_map.json", "added_tokens.json"}) {
+      add(name);
+      add(is_there(checkpoint.path() / name) ? read_text_file(checkpoint.path() / name) : "");
+    }
+  return hash.finish();
+}
+
+std::string run_info_text(const RunInfo& info) {
+  return info.dump(1, ' ', false, RunInfo::error_handler_t::replace) + "\n";
 }
 
 fs::path info_path(const fs::path& file) { return file.string() + ".run.json"; }
@@ -88,42 +163,91 @@ SampleFile::SampleFile(const fs::path& file, const RunInfo& info,
       variants_(std::move(variants)) {
   std::error_code ignored;
   if (file.empty() || fs::is_directory(file, ignored))
-    throw InputError("--samples " + quoted(file.string()) + ": expected the name of a file");
-  for (const fs::path& old : {file_, partial_}) {
-    if (force || !fs::exists(fs::symlink_status(old, ignored))) continue;
-    const std::string other = difference(read_info(file_), info);
-    if (!other.empty())
-      throw InputError(old.string() + ": belongs to another run (" + other +
-                       "); choose another name, or add --force to replace it");
-  }
-  open_partial();
-  if (force) {
-    fs::remove(file_, ignored);
-    if (::ftruncate(fd_, 0) != 0) fail(partial_, "cannot be emptied");
-  }
-  if (fs::exists(file_, ignored)) {  // this very run, finished before
-    read_found(file_, true);
-    fs::remove(partial_, ignored);
+    refuse("--samples " + quoted(file.string()), "is no name of a file, expected one",
+           "choose another name");
+  open_partial(force);
+  try {
+    if (force && is_there(file_) && ::unlink(file_.c_str()) != 0)
+      fail(file_, "cannot be removed", errno);
+    require_own_run(info);
+    if (is_there(file_)) {  // this very run, finished before
+      read_found(file_, true);
+      ::unlink(partial_.c_str());
+      ::close(fd_);
+      fd_ = -1;
+      return;
+    }
+    write_text_file(info_path(file_), run_info_text(info), true);
+    const size_t whole = read_found(partial_, false);
+    if (::ftruncate(fd_, static_cast<off_t>(whole)) != 0) fail(partial_, "cannot be shortened", errno);
+    if (::lseek(fd_, 0, SEEK_END) < 0) fail(partial_, "cannot be appended to", errno);
+  } catch (...) {
+    struct stat status {};
+    if (::fstat(fd_, &status) == 0 && status.st_size == 0) ::unlink(partial_.c_str());
     ::close(fd_);
-    fd_ = -1;
-    return;
+    throw;
   }
-  write_text_file(info_path(file_), info.dump(1) + "\n", true);
-  const size_t whole = read_found(partial_, false);
-  if (::ftruncate(fd_, static_cast<off_t>(whole)) != 0) fail(partial_, "cannot be shortened");
-  if (::lseek(fd_, 0, SEEK_END) < 0) fail(partial_, "cannot be appended to");
 }
 
 SampleFile::~SampleFile() {
   if (fd_ >= 0) ::close(fd_);
 }
 
-void SampleFile::open_partial() {
-  fd_ = ::open(partial_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (fd_ < 0) fail(partial_, "cannot be created");
-  if (::flock(fd_, LOCK_EX | LOCK_NB) != 0)
-    throw InputError(partial_.string() + ": another process is writing it; wait for it, or choose "
-                     "another name");
+/// Opens it, or makes it, as its only writer. What a link of its name points to is never touched.
+void SampleFile::open_partial(bool force) {
+  for (bool fresh = !force;;) {
+    fd_ = ::open(partial_.c_str(),
+                 O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | (force && fresh ? O_EXCL : 0),
+                 0644);
+    const int error = fd_ < 0 ? errno : 0;
+    struct stat opened {}, named {};
+    const bool regular = fd_ >= 0 && ::fstat(fd_, &opened) == 0 && S_ISREG(opened.st_mode);
+    if (regular) lock_partial();
+    if (force && !fresh && (regular || is_there(partial_))) {
+      if (fd_ >= 0) ::close(fd_);
+      if (::unlink(partial_.c_str()) != 0 && errno != ENOENT) fail(partial_, "cannot be removed", errno);
+      fresh = true;
+      continue;
+    }
+    if (error == ELOOP)
+      refuse(partial_.string(), "is a link, expected a file or none", "remove it or choose another name");
+    if (error != 0) fail(partial_, "cannot be created", error);
+    if (!regular) {
+      ::close(fd_);
+      refuse(partial_.string(), "is no regular file, expected one or none",
+             "remove it or choose another name");
+    }
+    // Who held the lock may have given the file its final name meanwhile.
+    if (::lstat(partial_.c_str(), &named) == 0 && named.st_ino == opened.st_ino &&
+        named.st_dev == opened.st_dev)
+      return;
+    ::close(fd_);
+  }
+}
+
+void SampleFile::lock_partial() const {
+  if (::flock(fd_, LOCK_EX | LOCK_NB) == 0) return;
+  const int error = errno;
+  if (error != EWOULDBLOCK && error != EINTR) {  // Lustre without -o flock, some of FUSE's
+    notice(partial_.string() + ": its file system has no locks; see to it that no other process writes it");
+    return;
+  }
+  ::close(fd_);
+  refuse(partial_.string(), "another process is writing it, expected no other",
+         "wait for it, or choose another name");
+}
+
+/// Throws InputError if results of another run are there.
+void SampleFile::require_own_run(const RunInfo& info) const {
+  struct stat status {};
+  const bool begun = ::fstat(fd_, &status) == 0 && status.st_size > 0;
+  for (const fs::path& old : {file_, partial_}) {
+    if (old == partial_ ? !begun : !is_there(old)) continue;
+    const std::string other = difference(identity(read_info(file_)), identity(info));
+    if (!other.empty())
+      refuse(old.string(), "belongs to another run (" + other + "), expected this one",
+             "choose another name, or add --force to replace it");
+  }
 }
 
 /// Reads whole items; returns where they end. `all`: anything less is an error.
@@ -140,32 +264,35 @@ size_t SampleFile::read_found(const fs::path& file, bool all) {
     if (index >= keys_.size() || item.back().task != keys_[index].first ||
         item.back().id != keys_[index].second ||
         item.back().variant != variants_[item.size() - 1])
-      throw InputError(where + ": is not the item that comes next in this run; remove the file or "
-                       "add --force");
+      refuse(where, "is not the item that comes next in this run, expected it",
+             "remove the file or add --force");
     if (item.size() < per_item) continue;
     for (Sample& sample : item) found_.push_back(std::move(sample));
     item.clear();
     whole = end + 1;
   }
   if (all && (found_.size() != keys_.size() * per_item || whole != text.size()))
-    throw InputError(file.string() + ": is not complete; remove it or add --force");
+    refuse(file.string(), "is not complete, expected every item", "remove it or add --force");
   return whole;
 }
 
 void SampleFile::append(const std::vector<Sample>& samples) {
+  require_unchanged_inputs();
   std::string text;
   for (const Sample& sample : samples) text += sample_line(sample);
   for (size_t done = 0; done < text.size();) {
     const ssize_t n = ::write(fd_, text.data() + done, text.size() - done);
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail(partial_, "cannot be written");
+    if (n < 0) fail(partial_, "cannot be written", errno);
     done += static_cast<size_t>(n);
   }
-  if (::fdatasync(fd_) != 0) fail(partial_, "cannot be written");
+  if (::fdatasync(fd_) != 0 && errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP)
+    fail(partial_, "cannot be written", errno);
 }
 
 void SampleFile::finish() {
-  if (::rename(partial_.c_str(), file_.c_str()) != 0) fail(partial_, "cannot be renamed");
+  require_unchanged_inputs();
+  if (!rename_without_replacing(partial_, file_)) fail(file_, "cannot be put in its place", errno);
   ::close(fd_);
   fd_ = -1;
 }
@@ -174,25 +301,34 @@ namespace {
 
 struct Shard {
   fs::path file;
-  size_t index, of, items;
+  size_t index, of, lines;
   RunInfo run;  ///< as of the unsharded run
 };
 
 Shard open_shard(const fs::path& file) {
   const std::string name = file.string();
-  if (!fs::exists(file))
-    throw InputError(name + ": is not there; " +
-                     (fs::exists(name + ".partial") ? "its run has not finished: run it again"
-                                                    : "expected a shard's samples file"));
+  if (!is_there(file))
+    refuse(name, "is not there, expected a shard's samples file",
+           is_there(name + ".partial") ? "its run has not finished: run it again" : "check the path");
   RunInfo run = read_info(file);
-  try {
-    const RunInfo place = run.at("shard");
-    run.at("shard") = nullptr;
-    return {file, place.at("index"), place.at("of"),
-            place.at("end").get<size_t>() - place.at("first").get<size_t>(), run};
-  } catch (const nlohmann::json::exception&) {
-    throw InputError(name + ": is no shard; expected the result of eval --shard I/N");
-  }
+  const auto place = run.find("shard");
+  if (place == run.end() || !place->is_object())
+    refuse(name, "is no shard, expected the result of eval --shard I/N", "give the files of all shards");
+  const std::string info = info_path(file).string();
+  const auto number = [&](const char* key) {
+    const auto found = place->find(key);
+    if (found == place->end() || !found->is_number_unsigned() || found->get<size_t>() > most_items)
+      refuse(info, "\"shard\" has no whole number " + quoted(key) + ", expected one");
+    return found->get<size_t>();
+  };
+  const size_t index = number("index"), of = number("of"), first = number("first"), end = number("end");
+  const auto variants = run.find("variants");
+  if (index >= of || first > end || variants == run.end() || !variants->is_array() || variants->empty() ||
+      variants->size() > 2)
+    refuse(info, "does not describe a shard, expected its index, its items and its variants");
+  const size_t lines = (end - first) * variants->size();
+  *place = nullptr;
+  return {file, index, of, lines, std::move(run)};
 }
 
 /// By index, all of one run and none missing.
@@ -202,7 +338,7 @@ std::vector<Shard> open_shards(const std::vector<std::string>& files) {
     Shard shard = open_shard(file);
     const size_t index = shard.index;
     const Shard& first = by_index.empty() ? shard : by_index.begin()->second;
-    const std::string other = difference(shard.run, first.run);
+    const std::string other = difference(identity(shard.run), identity(first.run));
     if (!other.empty())
       throw InputError(file + ": is of another run than " + first.file.string() + " (" + other + ")");
     if (shard.of != first.of)
@@ -233,10 +369,9 @@ RunInfo merge_shards(const std::vector<std::string>& files, std::vector<Sample>&
     for (size_t begin = 0, end; (end = text.find('\n', begin)) != text.npos; begin = end + 1)
       samples.push_back(parse_sample(std::string_view(text).substr(begin, end - begin),
                                      shard.file.string() + ":" + std::to_string(++lines)));
-    const size_t expected = shard.items * shard.run.at("variants").size();
-    if (lines != expected || (!text.empty() && text.back() != '\n'))
+    if (lines != shard.lines || (!text.empty() && text.back() != '\n'))
       throw InputError(shard.file.string() + ": has " + std::to_string(lines) +
-                       " whole lines, expected " + std::to_string(expected) + "; run it again");
+                       " whole lines, expected " + std::to_string(shard.lines) + "; run it again");
   }
   return shards.front().run;
 }

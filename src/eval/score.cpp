@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/threads.h"
 #include "eval/eval.h"
 
 namespace sinkref {
@@ -59,18 +60,27 @@ template <class T>
 std::vector<EvalScore> EvalScorer<T>::score(const std::vector<std::vector<EvalRequest>>& items) {
   std::vector<EvalScore> scores;
   std::vector<Request> requests;
-  size_t longest = 0;
   for (size_t item = 0; item < items.size(); ++item) {
     scores.push_back({std::vector<double>(items[item].size()), std::vector<uint8_t>(items[item].size(), 1)});
     for (size_t choice = 0; choice < items[item].size(); ++choice) {
       const EvalRequest& all = items[item][choice];
-      // Rows whose logits are wanted are run, even where the stem has them.
-      const size_t from_stem = std::min(shared(stem_tokens_, input(all)), all.from - 1);
-      requests.push_back({input(all), &all, from_stem, item, choice});
-      longest = std::max(longest, from_stem);
+      requests.push_back({input(all), &all, 0, item, choice});
     }
   }
-  if (requests.empty()) return scores;
+  for (size_t begin = 0; begin < requests.size(); begin += eval_pass_requests)
+    score_pass(std::span(requests).subspan(begin, std::min(eval_pass_requests, requests.size() - begin)),
+               scores);
+  return scores;
+}
+
+template <class T>
+void EvalScorer<T>::score_pass(std::span<Request> requests, std::vector<EvalScore>& scores) {
+  size_t longest = 0;
+  for (Request& r : requests) {
+    // Rows whose logits are wanted are run, even where the stem has them.
+    r.from_stem = std::min(shared(stem_tokens_, r.input), r.all->from - 1);
+    longest = std::max(longest, r.from_stem);
+  }
   const auto others = std::stable_partition(requests.begin(), requests.end(), [&](const Request& r) {
     return r.from_stem >= worthwhile && r.from_stem >= longest / 2;
   });
@@ -81,7 +91,6 @@ std::vector<EvalScore> EvalScorer<T>::score(const std::vector<std::vector<EvalRe
   grow_sorted({others, requests.end()}, 0);
   run(scores);
   keep_stem();
-  return scores;
 }
 
 template <class T>
@@ -172,9 +181,9 @@ void EvalScorer<T>::read_logits(const Activation<T>& logits, std::vector<EvalSco
       if (target.position == logits.rows[r].position)
         wanted.push_back({r, &target, logits.row(r)[target.token]});
   std::vector<LogSoftmax> softmax(logits.rows.size());
-#pragma omp parallel for schedule(static)
-  for (size_t r = 0; r < softmax.size(); ++r)
+  parallel_for(softmax.size(), [&](size_t r) {
     softmax[r] = log_softmax<T>(kernels_, {logits.row(r), logits.width});
+  });
   for (const Wanted& w : wanted) {
     EvalScore& score = scores[w.target->item];
     score.ll[w.target->choice] += softmax[w.row].at(w.logit);

@@ -1,14 +1,13 @@
 // Attention(Q,K,V) = softmax(QKᵀ/√h)V of one layer, tile by tile: the query heads that share a
 // key/value head (GQA), a few dozen positions at a time, so that scores never fill the memory.
 
-#include <omp.h>
-
 #include <algorithm>
 #include <cmath>
 #include <exception>
 #include <limits>
 
 #include "arithmetic/layers.h"
+#include "base/threads.h"
 #include "sinkref/forward.h"
 
 namespace sinkref {
@@ -154,11 +153,10 @@ void Forward<T>::attend_tiles(size_t layer, const Matrix<T>& q, const std::vecto
   // read again for each.
   size_t longest = 0;
   for (const Row& row : rows_) longest = std::max(longest, row.position + 1);
-  if (tiles.size() < 4 * static_cast<size_t>(omp_get_max_threads()) &&
+  if (tiles.size() < 4 * thread_count() &&
       longest * (h + cache_padded(h)) * sizeof(T) <= kept_bytes)
     tiles = tiles_of(sequences, rows_, c.heads, 1);
-#pragma omp parallel for schedule(dynamic, 1)
-  for (size_t i = 0; i < tiles.size(); ++i) run_tile(tiles[tiles.size() - 1 - i]);
+  parallel_for(tiles.size(), [&](size_t i) { run_tile(tiles[tiles.size() - 1 - i]); });
 }
 
 template void Forward<float>::attend_tiles(size_t, const Matrix<float>&,

@@ -17,7 +17,7 @@ namespace sinkref {
 template <class T>
 class Fingerprint {
  public:
-  /// Watches the logits of the prompt: run with LogitRows::all. Must outlive the hooks' use.
+  /// Watches the logits of the prompt. Must outlive the hooks' use.
   void attach(Hooks<T>& hooks);
   /// After the run. Reads all the weights.
   std::string text(const Model& model) const;

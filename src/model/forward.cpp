@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "arithmetic/layers.h"
+#include "base/threads.h"
 #include "sinkref/error.h"
 
 namespace sinkref {
@@ -59,11 +60,10 @@ template <class T>
 Matrix<T>& Forward<T>::embed(const std::vector<int>& tokens) {
   const StoredMatrix& table = model_.embedding();
   Matrix<T>& resid = sized(of_.resid, table.cols);
-#pragma omp parallel for schedule(static) if (tokens.size() >= threads_pay_from)
-  for (size_t r = 0; r < tokens.size(); ++r) {
+  parallel_for(tokens.size(), [&](size_t r) {
     const std::vector<float> row = widen_row(table, static_cast<size_t>(tokens[r]));
     std::copy(row.begin(), row.end(), resid.row(r));
-  }
+  }, threads_pay_from);
   return resid;
 }
 
@@ -99,11 +99,11 @@ Matrix<T>& Forward<T>::queries(size_t layer, const Matrix<T>& x, std::vector<Seq
   rope(of_.cos, of_.sin, h, k);
   see(HookPoint::RotQ, layer, q, hooks);
   see(HookPoint::RotK, layer, k, hooks);
-#pragma omp parallel for schedule(static) if (rows_.size() >= threads_pay_from)
-  for (size_t r = 0; r < rows_.size(); ++r)
+  parallel_for(rows_.size(), [&](size_t r) {
     for (size_t head = 0; head < c.kv_heads; ++head)
       sequences[rows_[r].sequence].cache.store(layer, head, rows_[r].position, k.row(r) + head * h,
                                                v.row(r) + head * h);
+  }, threads_pay_from);
   return q;
 }
 
@@ -117,9 +117,9 @@ Matrix<T>& Forward<T>::mlp(size_t layer, const Matrix<T>& x, Hooks<T>& hooks) {
   see(HookPoint::Pre, layer, gate, hooks);
   see(HookPoint::PreLinear, layer, up, hooks);
   Matrix<T>& post = gate;  // in its place
-#pragma omp parallel for schedule(static) if (post.rows >= threads_pay_from)
-  for (size_t r = 0; r < post.rows; ++r)
+  parallel_for(post.rows, [&](size_t r) {
     kernels_.silu_mul(gate.row(r), up.row(r), post.cols, post.row(r));
+  }, threads_pay_from);
   see(HookPoint::Post, layer, post, hooks);
   Matrix<T>& mlp_out = sized(of_.mlp_out, w.w_down.rows);
   linear<T>(kernels_, post, {{w.w_down, w.b_down, mlp_out}});

@@ -7,6 +7,7 @@
 #include <span>
 
 #include "base/sha256.h"
+#include "base/threads.h"
 #include "model/tensors.h"
 #include "sinkref/error.h"
 
@@ -127,17 +128,7 @@ const std::string& Model::weights_sha256(size_t depth) const {
   std::sort(tensors.begin(), tensors.end(),
             [](const Needed& a, const Needed& b) { return a.name < b.name; });
   std::vector<std::string> digests(tensors.size());
-  std::vector<std::exception_ptr> problems(tensors.size());  // none may leave a parallel region
-#pragma omp parallel for schedule(dynamic, 1)
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    try {
-      digests[i] = values_sha256(checkpoint_, tensors[i]);
-    } catch (...) {
-      problems[i] = std::current_exception();
-    }
-  }
-  for (const std::exception_ptr& problem : problems)
-    if (problem) std::rethrow_exception(problem);
+  parallel_for(tensors.size(), [&](size_t i) { digests[i] = values_sha256(checkpoint_, tensors[i]); });
   Sha256 hash;
   for (size_t i = 0; i < tensors.size(); ++i) {
     const std::string line =

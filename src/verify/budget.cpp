@@ -13,6 +13,8 @@ using nlohmann::ordered_json;
 
 namespace {
 
+constexpr size_t largest_file = size_t{16} << 20;
+
 /// 0 is a budget too: where numbers are only passed on, nothing may change.
 double not_negative(const json& value, const std::string& where) {
   if (!value.is_number() || !(value.get<double>() >= 0) || !std::isfinite(value.get<double>()))
@@ -50,7 +52,7 @@ ordered_json steps_json(const Budget::Steps& steps) {
 }  // namespace
 
 Budget Budget::read(const std::filesystem::path& file, size_t layers) {
-  const json all = read_json_file(file);
+  const json all = read_json_file(file, largest_file);
   const std::string name = file.string();
   if (!all.is_object() || !all.contains("tensors") || !all["tensors"].is_object() ||
       all["tensors"].empty())
@@ -60,13 +62,14 @@ Budget Budget::read(const std::filesystem::path& file, size_t layers) {
     if (key != "tensors" && key != "provenance")
       throw InputError(name + ": unknown key " + quoted(key) +
                        "; expected \"tensors\" and \"provenance\"");
-  const std::vector<Hook> hooks = all_hooks(layers);
+  std::vector<std::string> names;
+  for (Hook hook : all_hooks(layers)) names.push_back(hook_name(hook));
   Budget budget;
   for (const auto& [key, entry] : all["tensors"].items()) {
     const std::string glob = key;
     const std::string where = name + ": tensors: " + quoted(glob);
-    if (std::none_of(hooks.begin(), hooks.end(),
-                     [&](Hook h) { return glob_matches(glob, hook_name(h)); }))
+    if (std::none_of(names.begin(), names.end(),
+                     [&](const std::string& hook) { return glob_matches(glob, hook); }))
       throw InputError(where + " matches no tensor of this model");
     if (!entry.is_object() || entry.empty())
       throw InputError(where + ": expected {\"local\": …, \"propagated\": …}");

@@ -6,10 +6,13 @@
 
 #include "checkpoint/readers.h"
 #include "sinkref/error.h"
+#include "verify/trace_values.h"
 
 namespace sinkref {
 
 namespace {
+
+constexpr size_t most_globs = 20'000;  // characters
 
 /// Beside the hooks, what a trace may hold.
 bool is_known_extra(const std::string& name) {
@@ -100,8 +103,7 @@ void Candidate::find_tensors() {
                           ", found " + shape_text(tensor.shape));
     else if (!is_readable(tensor))
       problems_.push_back("tensor " + quoted(name) + ": expected F32, F16, BF16 or F64, found " +
-                          (tensor.unsupported_dtype.empty() ? dtype_info(tensor.dtype).name
-                                                            : tensor.unsupported_dtype));
+                          dtype_text(tensor));
     else
       slots_[hook_index(found->second, config_.layers)] = &tensor;
   }
@@ -116,6 +118,9 @@ void Candidate::find_tensors() {
 void Candidate::find_holes(const std::string& require) {
   for (const std::string& globs : {require, metadata("hooks")}) {
     if (globs.empty()) continue;
+    if (globs.size() > most_globs)
+      refuse(file_.path().string(), "metadata \"hooks\" is " + std::to_string(globs.size()) +
+             " characters long, expected at most " + std::to_string(most_globs), "write the file again");
     for (Hook hook : select_hooks(globs, config_.layers))
       if (!has(hook) && !file_.has(hook_name(hook)))
         problems_.push_back("missing tensor " + quoted(hook_name(hook)) + ": asked for by " +

@@ -40,7 +40,7 @@ struct GoldenResult {
 /// fp32's grid further away: the rounding that storing it costs any fp32 evaluation.
 inline constexpr double golden_allowance = 1.2;
 
-/// Throws InputError if the file is not a golden of this model's weights; runs nothing.
+/// Throws InputError if the file is not a whole golden of this model; runs nothing.
 void require_golden_of(const Model& model, const std::filesystem::path& golden);
 
 /// Runs the golden's tokens (patched if it says so) and compares every tensor in it.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/threads.h"
 #include "model/tensors.h"
 
 namespace sinkref {
@@ -69,10 +70,10 @@ const Matrix<float>& Rounding::step(const Activation<double>& a) {
 }
 
 void Rounding::relative(const Activation<double>& a, double factor) {
-#pragma omp parallel for schedule(static)
-  for (size_t r = 0; r < sigma_.rows; ++r)
+  parallel_for(sigma_.rows, [&](size_t r) {
     for (size_t i = 0; i < a.width; ++i)
       sigma_.row(r)[i] = static_cast<float>(factor * std::fabs(a.row(r)[i]));
+  });
 }
 
 /// `input_is_rounded`: the product with the norm's weight is stored before it meets this matrix.
@@ -86,24 +87,23 @@ void Rounding::product(const Activation<double>& a) {
   Matrix<float> sums;
   for (size_t begin = 0; begin < w.rows; begin += weight_block) {
     const size_t block = std::min(weight_block, w.rows - begin);
-#pragma omp parallel for schedule(static)
-    for (size_t i = 0; i < block; ++i) {
+    parallel_for(block, [&](size_t i) {
       float* row = squares.data() + i * w.cols;
       widen(w.dtype, w.row(begin + i), 0, w.cols, row);
       for (size_t j = 0; j < w.cols; ++j) row[j] *= row[j];
-    }
+    });
     sums = Matrix<float>(sigma_.rows, block);
     kernels_.matmul(x_.values.data(), sigma_.rows,
                     {reinterpret_cast<const std::byte*>(squares.data()), DType::F32, block, w.cols,
                      0},
                     sums.values.data());
-#pragma omp parallel for schedule(static)
-    for (size_t r = 0; r < sigma_.rows; ++r)
+    parallel_for(sigma_.rows, [&](size_t r) {
       for (size_t i = 0; i < block; ++i) {
         const double s = sums.row(r)[i], y = a.row(r)[begin + i];
         const double variance = chain_variance(n, s, y) + u * u * s + narrow * s + square(half_ * y);
         sigma_.row(r)[begin + i] = static_cast<float>(std::sqrt(variance));
       }
+    });
   }
 }
 
@@ -123,8 +123,7 @@ void Rounding::rotated(const Activation<double>& a) {
 
 void Rounding::attended(const Activation<double>& a) {
   const size_t h = model_.config().head_dim;
-#pragma omp parallel for schedule(static)
-  for (size_t r = 0; r < sigma_.rows; ++r) {
+  parallel_for(sigma_.rows, [&](size_t r) {
     const double n = static_cast<double>(a.rows[r].position + 1);
     for (size_t head = 0; head < a.width; head += h) {
       double modelled = 0, seen = 0;
@@ -140,7 +139,7 @@ void Rounding::attended(const Activation<double>& a) {
       const float more = static_cast<float>(std::sqrt(seen / modelled));
       for (size_t i = head; i < head + h; ++i) sigma_.row(r)[i] *= more;
     }
-  }
+  });
 }
 
 const Matrix<float>& Rounding::scores(const Activation<double>& a) {
@@ -179,8 +178,7 @@ void Rounding::observe_pattern(const Activation<double>& a) {
     if (sums->rows != followed * count_ || sums->cols != c.heads * h)
       *sums = Matrix<float>(followed * count_, c.heads * h);
   const float* values = caches_[sequence].values(a.hook.layer, a.head / (c.heads / c.kv_heads));
-#pragma omp parallel for schedule(static)
-  for (size_t r = 0; r < a.rows.size(); ++r) {
+  parallel_for(a.rows.size(), [&](size_t r) {
     const size_t row = sequence * count_ + a.rows[r].position - first_;
     float* terms = z_terms_.row(row) + a.head * h;
     float* loop = z_loop_.row(row) + a.head * h;
@@ -195,7 +193,7 @@ void Rounding::observe_pattern(const Activation<double>& a) {
         terms[i] += term * term;
       }
     }
-  }
+  });
 }
 
 void Rounding::observe(const Activation<double>& a) {
@@ -220,9 +218,9 @@ const std::vector<float>& Rounding::norm_weight(Hook hook) {
 
 void Rounding::keep_squares(const Activation<double>& a, Matrix<float>& into) {
   into = Matrix<float>(followed * count_, a.width);
-#pragma omp parallel for schedule(static)
-  for (size_t r = 0; r < into.rows; ++r)
+  parallel_for(into.rows, [&](size_t r) {
     for (size_t i = 0; i < a.width; ++i) into.row(r)[i] = static_cast<float>(square(a.row(r)[i]));
+  });
 }
 
 void Rounding::keep_values(const Activation<double>& a) {

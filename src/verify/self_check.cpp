@@ -3,14 +3,13 @@
 
 #include "verify/self_check.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <cstring>
 #include <map>
 
+#include "base/threads.h"
 #include "sinkref/error.h"
 #include "sinkref/forward.h"
 
@@ -34,7 +33,7 @@ uint64_t hash_of(const float* values, size_t n) {
 
 struct Setting {
   std::string kernel = "auto";
-  int threads = 0;  ///< 0 for all
+  size_t threads = 0;  ///< 0 for all
   size_t chunk = SIZE_MAX;
   size_t decode_from = SIZE_MAX;  ///< tokens from here on come one at a time
   bool in_batch = false;          ///< between two other sequences
@@ -48,8 +47,8 @@ class Runner {
       : model_(model), tokens_(tokens), hooks_(all_hooks(model.config().layers)) {}
 
   Digests run(const Model& model, const Setting& setting) const {
-    const int threads = omp_get_max_threads();
-    if (setting.threads > 0) omp_set_num_threads(setting.threads);
+    const size_t threads = thread_count();
+    if (setting.threads > 0) set_thread_count(setting.threads);
     RunOptions options;
     options.kernel = setting.kernel;
     options.chunk = std::min(setting.chunk, tokens_.size());
@@ -70,7 +69,7 @@ class Runner {
       batch[own].pending = {token};
       forward.run(batch, hooks, false);
     }
-    omp_set_num_threads(threads);
+    set_thread_count(threads);
     return digests;
   }
   Digests run(const Setting& setting) const { return run(model_, setting); }
@@ -153,7 +152,7 @@ std::vector<NamedSetting> settings_of_this_machine(size_t tokens) {
   };
   for (const std::string& kernel : available_kernels())
     add("kernel", kernel, [&](Setting& s) { s.kernel = kernel; });
-  for (int threads : {1, 2, 3, 7})
+  for (size_t threads : {1, 2, 3, 7})
     add("threads", std::to_string(threads), [&](Setting& s) { s.threads = threads; });
   for (size_t chunk : {1, 7, 64})
     if (chunk < tokens)

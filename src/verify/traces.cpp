@@ -9,6 +9,7 @@
 #include "sinkref/verify.h"
 #include "verify/candidate.h"
 #include "verify/difference.h"
+#include "verify/trace_values.h"
 
 namespace sinkref {
 
@@ -47,11 +48,6 @@ std::vector<Named> hooks_of(const TraceFile& file, std::vector<std::string>& pro
     return hook_index(a.hook, layers) < hook_index(b.hook, layers);
   });
   return all;
-}
-
-/// "F32" and the like: bits can be compared within one type only.
-std::string dtype_of(const StoredTensor& t) {
-  return t.unsupported_dtype.empty() ? dtype_info(t.dtype).name : t.unsupported_dtype;
 }
 
 struct Layout {
@@ -178,9 +174,9 @@ VerifyResult verify_traces(const TraceFile& reference, const TraceFile& candidat
     if (a.shape != b.shape || !layout)
       result.problems.push_back("misshapen tensor " + quoted(named.name) + ": " +
                                 shape_text(a.shape) + " and " + shape_text(b.shape));
-    else if (exact && dtype_of(a) != dtype_of(b))
-      result.problems.push_back("tensor " + quoted(named.name) + ": " + dtype_of(a) + " and " +
-                                dtype_of(b) + ": bits of different types cannot be compared");
+    else if (exact && dtype_text(a) != dtype_text(b))
+      result.problems.push_back("tensor " + quoted(named.name) + ": " + dtype_text(a) + " and " +
+                                dtype_text(b) + ": bits of different types cannot be compared");
     else if (!exact && (entry == nullptr || entry->propagated.empty()))
       result.problems.push_back("tensor " + quoted(named.name) + ": the budget file has no entry");
     else

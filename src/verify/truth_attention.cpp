@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "base/threads.h"
 #include "verify/draws.h"
 #include "verify/truth_run.h"
 
@@ -147,8 +148,7 @@ void TruthRun::judge_attention(HookPoint point, size_t layer, Kept& kept) {
   if (state.result == nullptr) return;
   const size_t before = state.result->tokens.size();
   state.result->tokens.resize(before + count_);
-#pragma omp parallel for schedule(static)
-  for (size_t t = 0; t < count_; ++t) {
+  parallel_for(count_, [&](size_t t) {
     std::vector<double> theirs(keys);
     TokenDifference worst;
     for (size_t head = 0; head < config_.heads; ++head) {
@@ -162,7 +162,7 @@ void TruthRun::judge_attention(HookPoint point, size_t layer, Kept& kept) {
     worst.sequence = sequence_;
     worst.token = first_ + t;
     state.result->tokens[before + t] = std::move(worst);
-  }
+  });
 }
 
 }  // namespace sinkref

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "base/threads.h"
 #include "verify/draws.h"
 
 namespace sinkref {
@@ -150,8 +151,8 @@ void TruthRun::on_step(const Activation<double>& a) {
 /// a run of one token do not average out.
 void TruthRun::disturb(const Activation<double>& a, const Matrix<float>& sigma) {
   const uint64_t hook = hook_index(a.hook, config_.layers);
-#pragma omp parallel for schedule(static)
-  for (size_t r = disturbed * count_; r < a.rows.size(); ++r) {
+  parallel_for(a.rows.size(), [&](size_t r) {
+    if (r < disturbed * count_) return;
     const Row& row = a.rows[r];
     const float* base = sigma.row(role_base(row.sequence) * count_ + r % count_);
     const uint64_t key = mixed((row.sequence * 1000003u + hook) * 1000003u +
@@ -159,7 +160,7 @@ void TruthRun::disturb(const Activation<double>& a, const Matrix<float>& sigma) 
     double* values = a.row(r);
     for (size_t i = 0; i < a.width; ++i)
       values[i] += static_cast<double>(base[i]) * uniform(key + i);
-  }
+  });
 }
 
 /// A table's frequency is off by the same amount at every position, for queries and for keys.
@@ -193,8 +194,7 @@ Noise TruthRun::noise_of(const Activation<double>& a, const Matrix<float>& sigma
 
 std::vector<Noise> TruthRun::budgets_at(const Activation<double>& a, const Matrix<float>& sigma) {
   std::vector<Noise> noise(count_);
-#pragma omp parallel for schedule(static)
-  for (size_t t = 0; t < count_; ++t) noise[t] = noise_of(a, sigma, t);
+  parallel_for(count_, [&](size_t t) { noise[t] = noise_of(a, sigma, t); });
   if (is_residual(a.hook.point)) residual_noise_ = noise;
   RunningBudget& running = states_[hook_index(a.hook, config_.layers)].budget;
   for (size_t t = 0; t < count_; ++t) {
@@ -214,8 +214,7 @@ void TruthRun::judge_and_replace(const Activation<double>& a, const std::vector<
   std::vector<TokenDifference>& tokens = states_[index].result->tokens;
   const size_t before = tokens.size();
   tokens.resize(before + count_);
-#pragma omp parallel for schedule(static)
-  for (size_t t = 0; t < count_; ++t) {
+  parallel_for(count_, [&](size_t t) {
     std::vector<double> theirs(a.width);
     candidate_.row(a.hook, sequence_, first_ + t, theirs.data());
     TokenDifference d =
@@ -234,7 +233,7 @@ void TruthRun::judge_and_replace(const Activation<double>& a, const std::vector<
       for (size_t i = 0; i < a.width; ++i)
         if (std::isfinite(theirs[i])) values[i] = theirs[i];
     }
-  }
+  });
 }
 
 Budget TruthRun::budget() const {

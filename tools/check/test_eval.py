@@ -11,6 +11,7 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import tempfile
 import time
 import unittest
 from pathlib import Path
+from types import SimpleNamespace
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "build" / "sinkref"
@@ -206,15 +208,124 @@ class EvalTest(unittest.TestCase):
         for shard in ("2/2", "1", "a/b", "-1/2", "0/0", "1/2/3"):
             self.refused("--shard", "--data", ITEMS, "--shard", shard, "--samples", self.folder / "x")
 
-    def test_what_was_done_before_an_error_is_kept(self) -> None:
+    def test_an_item_that_cannot_be_scored_stops_nothing(self) -> None:
         first, second = items("arc_easy")[:2]
         many = [first | {"id": str(i)} for i in range(80)]
-        data = self.write(*many, second | {"choices": [" word" * 600, " b", " c", " d"]})
-        file = self.folder / "kept.jsonl"
-        self.refused("data.jsonl:81: choice 0 is", "--data", data, "--samples", file)
-        kept = lines(Path(f"{file}.partial").read_text())
-        self.assertEqual([s["id"] for s in kept], [str(i) for i in range(80)])
-        self.assertFalse(file.exists())
+        bad = second | {"id": "bad", "choices": [" word" * 600, " b", " c", " d"]}
+        data = self.write(*many, bad, second, bad | {"task": "other"}, second | {"task": "other"})
+        alone, file = self.folder / "alone.jsonl", self.folder / "kept.jsonl"
+        self.done("--data", data, *PATCH, "--samples", file)
+        result = self.done("--data", data, *PATCH, "--samples", file, "--json")  # what it said, again
+        tasks = json.loads(result.stdout)["tasks"]
+        self.assertEqual([(t["not_scored"], t["original"]["n"], t["patched"]["n"]) for t in tasks.values()],
+                         [(1, 81, 81), (1, 1, 1)])
+        self.assertIn("arc_easy: 1 items could not be scored and do not count; the first: ", result.stderr)
+        self.assertIn("data.jsonl:81: choice 0 is", result.stderr)
+        samples = lines(file.read_text())
+        errors = [s for s in samples if "error" in s]
+        self.assertEqual([(s["task"], s["id"], s["variant"]) for s in errors],
+                         [(t, "bad", v) for t in ("arc_easy", "other") for v in ("original", "patched")])
+        self.assertTrue(all(set(s) == {"task", "id", "variant", "error"} for s in errors))
+        # The others are what they are without it.
+        self.done("--data", self.write(*many, second, second | {"task": "other"}), *PATCH, "--samples", alone)
+        self.assertEqual([s for s in samples if "error" not in s], lines(alone.read_text()))
+        self.refused("no item could be scored", "--data", self.write(bad))
+
+    def test_what_is_too_long_is_said_to_be_shortened(self) -> None:
+        item = items("arc_easy")[0]
+        long = item | {"id": "long", "context": "word " * 600 + item["context"]}
+        file = self.folder / "long.jsonl"
+        result = self.done("--data", self.write(item, long), "--samples", file, "--json")
+        self.assertEqual(json.loads(result.stdout)["tasks"]["arc_easy"]["truncated"], 1)
+        self.assertIn("1 items are longer than the model's context and lost their beginning", result.stderr)
+        short, cut = lines(file.read_text())
+        self.assertNotIn("truncated", short)
+        self.assertGreater(cut["truncated"], 0)
+        self.assertEqual(self.done("--data", self.folder / "data.jsonl", "--samples", file, "--json").stdout, result.stdout)
+
+    def test_a_run_is_known_by_contents(self) -> None:
+        """Weights, configuration, tokenizer, data and settings: not the names of files."""
+        model, file, data = self.folder / "m", self.folder / "s.jsonl", self.write(*items("arc_easy"))
+        tiny = ROOT / "reference_outputs" / "tiny_llama3"
+        shutil.copytree(tiny, model)
+        (self.folder / "link").symlink_to("m")
+        shutil.copy(data, self.folder / "renamed.jsonl")
+        arguments = ["--model", model, "--data", data, "--samples", file]
+        self.done(*arguments)
+        whole = file.read_bytes()
+        partial = Path(f"{file}.partial")
+        for name in (f"{model}/", self.folder / "link", f"{self.folder}/./m", tiny):
+            for given in (data, self.folder / "renamed.jsonl"):
+                file.rename(partial)
+                os.truncate(partial, len(whole) // 2)
+                self.done("--model", name, "--data", given, "--samples", file)
+                self.assertEqual(file.read_bytes(), whole)
+        self.done(*arguments, "--tasks", "arc_easy", "--force")
+        self.done(*arguments, "--tasks", "arc_easy")
+        self.done(*arguments, "--force")
+
+        config = json.loads((model / "config.json").read_text())
+        rope = config["rope_parameters"] | {"rope_theta": 1e4}
+        for key, value in {"rms_norm_eps": 1e-2, "rope_parameters": rope, "max_position_embeddings": 300}.items():
+            (model / "config.json").write_text(json.dumps(config | {key: value}))
+            self.refused("another run (config: ", *arguments)
+            (model / "config.json").write_text(json.dumps(config))
+        self.done(*arguments)
+        tokenizer = next(f for f in (model / "tokenizer.json", model / "tokenizer.model") if f.exists())
+        before = tokenizer.read_bytes()
+        if tokenizer.suffix == ".json":
+            tokenizer.write_bytes(before.replace(b"{", b"{ ", 1))
+            self.refused("another run (tokenizer_sha256 is", *arguments)
+            tokenizer.write_bytes(before)
+        self.refused("another run (kernel is", *arguments, "--kernel", "openblas")
+        self.done(*arguments, "--kernel", "spec", "--chunk", "7")
+        self.assertEqual(file.read_bytes(), whole)
+
+    def test_results_have_a_place_before_the_work(self) -> None:
+        data = self.write(*items("arc_easy"))
+        out = self.folder / "out.json"
+        out.write_text("mine")
+        self.refused("out.json: exists already", "--data", data, "--out", out, "--samples", self.folder / "s")
+        self.assertEqual(sorted(f.name for f in self.folder.iterdir()), ["data.jsonl", "out.json"])
+        self.assertEqual(out.read_text(), "mine")
+
+    def test_signals_leave_what_resumes_and_nothing_else(self) -> None:
+        data = self.write(*(item | {"id": f"{item['id']}/{copy}"} for copy in range(12) for item in items()))
+        whole = self.folder / "whole.jsonl"
+        self.done("--data", data, "--samples", whole)
+        for number, name in enumerate(("QUIT", "USR1", "XCPU", "PIPE", "TERM", "USR2", "ALRM", "HUP")):
+            folder = self.folder / name
+            folder.mkdir()
+            file = folder / "s.jsonl"
+            process = subprocess.Popen(command("--data", data, "--samples", file, "--out", folder / "o.json", "--kernel", "spec"),
+                                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            partial = Path(f"{file}.partial")
+            while process.poll() is None and not (partial.exists() and partial.stat().st_size > 0):
+                time.sleep(0.001)
+            process.send_signal(getattr(signal, f"SIG{name}"))
+            self.assertEqual(process.wait(), -getattr(signal, f"SIG{name}"), name)
+            self.assertEqual(sorted(f.name for f in folder.iterdir()), ["s.jsonl.partial", "s.jsonl.run.json"])
+            if number < 2:
+                self.done("--data", data, "--samples", file)
+                self.assertEqual(file.read_bytes(), whole.read_bytes())
+
+    def test_control_characters_do_not_reach_the_terminal(self) -> None:
+        item = items("arc_easy")[0]
+        for name in ("a\x1b[2Jb", "a\rb", "a\x7fb", "a\u009bb"):
+            result = self.done("--data", self.write(item | {"task": name}))
+            for c in "\x1b\r\x7f\u009b":
+                self.assertNotIn(c, result.stdout + result.stderr)
+            self.refused("no task", "--data", self.folder / "data.jsonl", "--tasks", "x")
+
+    def test_many_choices_after_one_context(self) -> None:
+        """As lm-eval asks BLiMP: one empty context, and a thousand choices."""
+        choices = [f" {a}{b}" for a in "abcdefghijklmnopqrstuvwxyz" for b in "abcdefghijklmnopqrstuvwxyz"]
+        item = {"task": "many", "id": "0", "context": "", "choices": choices, "gold": 0}
+        ones = [item | {"id": str(i), "choices": [c]} for i, c in enumerate(choices)]
+        one, many = self.folder / "one", self.folder / "many"
+        self.done("--data", self.write(item), "--samples", one)
+        self.done("--data", self.write(*ones), "--samples", many)
+        self.assertEqual(lines(one.read_text())[0]["ll"], [s["ll"][0] for s in lines(many.read_text())])
 
     def test_only_one_process_writes(self) -> None:
         file = self.folder / "one.jsonl"
@@ -229,6 +340,33 @@ class EvalTest(unittest.TestCase):
         finally:
             process.kill()
             process.wait()
+
+
+class ExportTest(unittest.TestCase):
+    """tools/eval/export_lm_eval.py on tasks made here, as lm-eval has them."""
+
+    def item(self, answers: list[str], requests: list[tuple[str, str]], metrics: tuple[str, ...]) -> dict:
+        sys.path.insert(0, str(ROOT / "tools" / "eval"))
+        from export_lm_eval import item_of
+        asked = [SimpleNamespace(request_type="loglikelihood", args=r) for r in requests]
+        task = SimpleNamespace(
+            config=SimpleNamespace(task="t", process_results=None, metric_list=[{"metric": m} for m in metrics]),
+            multiple_input=False, fewshot_context=lambda doc, num_fewshot: "Q", doc_to_choice=lambda doc: answers,
+            doc_to_target=lambda doc: 1, construct_requests=lambda doc, context, metadata: asked)
+        return item_of(task, "t", "", 0, {}, 0)
+
+    def test_choices_are_exported_once(self) -> None:
+        answers = ["a", "bb", "ccc"]
+        asked = [("Q", f" {a}") for a in answers]
+        for metrics, requests in ((("acc", "acc_norm"), asked),
+                                  # For acc_mutual_info lm-eval asks each choice once more, after nothing.
+                                  (("acc", "acc_norm", "acc_mutual_info"), asked + [("", a) for a in answers])):
+            item = self.item(answers, requests, metrics)
+            self.assertEqual(item["choices"], [" a", " bb", " ccc"])
+            self.assertEqual((item["context"], item["gold"], item["norm_chars"]), ("Q", 1, [1, 2, 3]))
+            self.assertNotIn("contexts", item)
+        with self.assertRaisesRegex(Exception, "asks 4 times for 3 choices"):
+            self.item(answers, asked + [("Q", " d")], ("acc",))
 
 
 class CommittedTableTest(unittest.TestCase):
@@ -402,5 +540,5 @@ if __name__ == "__main__":
     args, rest = parser.parse_known_args()
     PROGRAM = args.program
     case = ("RayTest.test_worker_killed" if args.ray else
-            "LmEvalTest.test_exported_is_what_lm_eval_asks" if args.lm_eval else "EvalTest CommittedTableTest")
+            "LmEvalTest.test_exported_is_what_lm_eval_asks" if args.lm_eval else "EvalTest ExportTest CommittedTableTest")
     unittest.main(argv=[sys.argv[0], *(rest or case.split())])

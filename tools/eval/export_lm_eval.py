@@ -41,13 +41,25 @@ def labels_of(task, doc: dict) -> list[int] | None:
     raise UserError(f"{task.config.task} scores its answers by a function of its own: not a plain choice")
 
 
+SCORED = {"acc", "acc_norm", "acc_bytes"}
+
+
+def metrics_of(task) -> set[str]:
+    return {m["metric"] for m in task.config.metric_list or []}
+
+
 def item_of(task, name: str, subject: str, number: int, doc: dict, num_fewshot: int) -> dict:
     context = task.fewshot_context(doc, num_fewshot=num_fewshot)
     requests = task.construct_requests(doc, context, metadata=(name, number, 1))
     if not isinstance(requests, list) or any(r.request_type != "loglikelihood" for r in requests):
         raise UserError(f"{name}: is not a multiple-choice task by log-likelihood")
-    contexts = [r.args[0] for r in requests]
     choices = task.doc_to_choice(doc)
+    # For acc_mutual_info lm-eval asks every choice a second time, after nothing.
+    if len(requests) == 2 * len(choices) and all(r.args[0] == "" for r in requests[len(choices):]):
+        requests = requests[:len(choices)]
+    if len(requests) != len(choices):
+        raise UserError(f"{name}: asks {len(requests)} times for {len(choices)} choices, which sinkref does not score")
+    contexts = [r.args[0] for r in requests]
     item = {"task": name, "id": f"{task.config.task}/{number}",
             "context": contexts[0] if len(set(contexts)) == 1 else "",
             "choices": [r.args[1] for r in requests]}
@@ -61,7 +73,7 @@ def item_of(task, name: str, subject: str, number: int, doc: dict, num_fewshot: 
         item["gold"] = choices.index(gold) if isinstance(gold, str) else gold
         if not isinstance(item["gold"], int):
             raise UserError(f"{name}: has several right answers to one question, which sinkref does not score")
-    metrics = {m["metric"] for m in task.config.metric_list or []}
+    metrics = metrics_of(task)
     if "acc_norm" in metrics:
         item["norm_chars"] = [len(c) for c in choices]
     if "acc_bytes" in metrics:
@@ -90,7 +102,10 @@ def export(tasks: list, group: str, num_fewshot: int | None, limit: int | None, 
                 file.write((json.dumps(item, ensure_ascii=False) + "\n").encode())
                 count += 1
     if count == 0:
+        partial.unlink()
         raise UserError(f"{name}: has no items")
+    if left_out := sorted({m for task in tasks for m in metrics_of(task)} - SCORED):
+        print(f"{name}: not scored by sinkref and left out: {', '.join(left_out)}", file=sys.stderr)
     partial.replace(path)
     print(f"{path}: {count} items")
 

@@ -42,14 +42,12 @@
 #define SINKREF_SIMD_MATMUL_INL_H
 #endif
 
-#include <omp.h>
-
-#include <atomic>
 #include <vector>
 
 #include "arithmetic/simd/tile-inl.h"
 #include "arithmetic/simd/weights-inl.h"
 #include "arithmetic/sums.h"
+#include "base/threads.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace sinkref {
@@ -295,40 +293,13 @@ inline void few_rows_task(const float* x, size_t rows, const StoredMatrix& w, si
   if (rest != 0) group(n + count - rest, 1, rest);
 }
 
-/// Tasks 0 … count - 1, of which each thread has a stretch of its own: weights are then read in the
-/// order in which they lie. Who is done helps the next one.
-class Stretches {
- public:
-  explicit Stretches(size_t count) : count_(count), next_(static_cast<size_t>(omp_get_max_threads())) {
-    for (size_t t = 0; t < next_.size(); ++t) next_[t].task = begin(t);
-  }
-  /// Calls run(task) for this thread's share.
-  template <class Run>
-  void work(const Run& run) {
-    const size_t self = static_cast<size_t>(omp_get_thread_num());
-    for (size_t step = 0; step < next_.size(); ++step) {
-      const size_t t = (self + step) % next_.size();
-      for (size_t task; (task = next_[t].task.fetch_add(1, std::memory_order_relaxed)) < begin(t + 1);)
-        run(task);
-    }
-  }
-
- private:
-  struct alignas(64) Next {
-    std::atomic<size_t> task;
-  };
-  size_t begin(size_t t) const { return count_ * t / next_.size(); }
-  size_t count_;
-  std::vector<Next> next_;
-};
-
 /// The weight rows of several products, one after the other, cut into pieces of whole units, as equal
 /// as can be: threads with as many pieces then have as much to do.
 template <class T>
 class Pieces {
  public:
   Pieces(std::span<const Product<T>> products, size_t unit, size_t count)
-      : products_(products), unit_(unit), units_(units(products, unit)), count_(count), stretches_(count) {}
+      : products_(products), unit_(unit), units_(units(products, unit)), count_(count) {}
 
   static size_t units(std::span<const Product<T>> products, size_t unit) {
     size_t rows = 0;
@@ -336,10 +307,11 @@ class Pieces {
     return (rows + unit - 1) / unit;
   }
 
-  /// Calls run(product, first weight row, count) for this thread's share.
+  /// Calls run(product, first weight row, count) for all pieces, on all threads: each has a stretch of
+  /// its own, so that weights are read in the order in which they lie.
   template <class Run>
-  void work(const Run& run) {
-    stretches_.work([&](size_t task) {
+  void work(const Run& run) const {
+    parallel_for(count_, [&](size_t task) {
       size_t begin = units_ * task / count_ * unit_, end = units_ * (task + 1) / count_ * unit_;
       for (const Product<T>& p : products_) {
         if (begin < p.w->rows) run(p, begin, std::min(end, p.w->rows) - begin);
@@ -353,14 +325,13 @@ class Pieces {
  private:
   std::span<const Product<T>> products_;
   size_t unit_, units_, count_;
-  Stretches stretches_;
 };
 
 /// Pieces of few rows of x: a few for each thread, so that who is faster can help.
 template <class T>
 Pieces<T> few_pieces(std::span<const Product<T>> products) {
   const size_t lanes = lanes_of<T>(), units = Pieces<T>::units(products, lanes);
-  const size_t some = pieces_per_thread * static_cast<size_t>(omp_get_max_threads());
+  const size_t some = pieces_per_thread * thread_count();
   return {products, lanes, std::min(units, std::max(some, units * lanes / most_rows_per_task))};
 }
 
@@ -368,9 +339,7 @@ template <class T>
 void matmuls(const T* x, size_t rows, std::span<const Product<T>> products) {
   if constexpr (sizeof(T) == 4) {
     if (rows <= few_rows) {
-      Pieces<T> pieces = few_pieces(products);
-#pragma omp parallel
-      pieces.work([=](const Product<T>& p, size_t n, size_t count) {
+      few_pieces(products).work([=](const Product<T>& p, size_t n, size_t count) {
         few_rows_task(x, rows, *p.w, n, count, p.y);
       });
       return;
@@ -384,15 +353,11 @@ void matmuls(const T* x, size_t rows, std::span<const Product<T>> products) {
   const size_t pass = ((rows + passes - 1) / passes + tile_rows - 1) / tile_rows * tile_rows;
   for (size_t r0 = 0; r0 < rows; r0 += pass) {
     packed.resize(std::min(pass, rows - r0), cols);
-    Pieces<T> strips(products, strip_rows, Pieces<T>::units(products, strip_rows));
-#pragma omp parallel
-    {
-#pragma omp for schedule(static)
-      for (size_t t = 0; t < packed.tiles(); ++t) packed.pack_tile(x + r0 * cols, cols, t);
-      strips.work([&](const Product<T>& p, size_t n, size_t count) {
-        strip(packed, *p.w, n, count, p.y + r0 * p.w->rows);
-      });
-    }
+    parallel_for(packed.tiles(), [&](size_t t) { packed.pack_tile(x + r0 * cols, cols, t); });
+    const Pieces<T> strips(products, strip_rows, Pieces<T>::units(products, strip_rows));
+    strips.work([&](const Product<T>& p, size_t n, size_t count) {
+      strip(packed, *p.w, n, count, p.y + r0 * p.w->rows);
+    });
   }
 }
 

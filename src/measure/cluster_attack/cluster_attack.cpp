@@ -4,9 +4,10 @@
 #include <cmath>
 #include <random>
 
-#include "sinkref/error.h"
-#include "measure/first_layer/first_layer.h"
 #include "arithmetic/layers.h"
+#include "base/threads.h"
+#include "measure/first_layer/first_layer.h"
+#include "sinkref/error.h"
 
 namespace sinkref {
 
@@ -32,9 +33,9 @@ double distance(const Matrix<float>& outputs, int a, int b) {
 Cluster cluster_of(const Matrix<float>& outputs, const std::vector<int>& tokens, int centre,
                    size_t size) {
   std::vector<std::pair<double, int>> by_distance(tokens.size());
-#pragma omp parallel for schedule(static)
-  for (size_t i = 0; i < tokens.size(); ++i)
+  parallel_for(tokens.size(), [&](size_t i) {
     by_distance[i] = {tokens[i] == centre ? -1 : distance(outputs, tokens[i], centre), tokens[i]};
+  });
   std::vector<double> all;
   for (const auto& [far, token] : by_distance) all.push_back(far);
   const double typical = median(all);

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "base/threads.h"
+
 namespace sinkref {
 
 namespace {
@@ -228,14 +230,14 @@ OutputWeights::OutputWeights(const Model& model)
     const std::vector<float> row = widen_row(model.layer(0).wo, i);
     std::copy(row.begin(), row.end(), w_.row(i));
   }
-#pragma omp parallel for schedule(static)
-  for (size_t head = 0; head < heads_; ++head)
+  parallel_for(heads_, [&](size_t head) {
     for (size_t i = 0; i < w_.rows; ++i) {
       const float* row = w_.row(i) + head * head_dim_;
       for (size_t a = 0; a < head_dim_; ++a)
         for (size_t b = 0; b < head_dim_; ++b)
           gram_[head][a * head_dim_ + b] += double(row[a]) * double(row[b]);
     }
+  });
 }
 
 double OutputWeights::head_norm(size_t head, const std::vector<double>& x) const {
@@ -250,9 +252,9 @@ double OutputWeights::head_norm(size_t head, const std::vector<double>& x) const
 
 std::vector<double> OutputWeights::product(const std::vector<double>& z) const {
   std::vector<double> y(w_.rows);
-#pragma omp parallel for schedule(static)
-  for (size_t i = 0; i < w_.rows; ++i)
+  parallel_for(w_.rows, [&](size_t i) {
     for (size_t k = 0; k < w_.cols; ++k) y[i] += double(w_.row(i)[k]) * z[k];
+  });
   return y;
 }
 
@@ -265,9 +267,9 @@ std::vector<double> OutputWeights::head_product(size_t head, const std::vector<d
 
 std::vector<double> OutputWeights::magnitude(const std::vector<double>& z) const {
   std::vector<double> y(w_.rows);
-#pragma omp parallel for schedule(static)
-  for (size_t i = 0; i < w_.rows; ++i)
+  parallel_for(w_.rows, [&](size_t i) {
     for (size_t k = 0; k < w_.cols; ++k) y[i] += std::fabs(double(w_.row(i)[k]) * z[k]);
+  });
   return y;
 }
 

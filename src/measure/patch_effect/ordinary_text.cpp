@@ -5,6 +5,7 @@
 #include <limits>
 #include <numeric>
 
+#include "base/threads.h"
 #include "measure/patch_effect/parts.h"
 #include "sinkref/error.h"
 
@@ -77,13 +78,12 @@ struct StepRows {
   std::vector<std::vector<PositionMove>> moves{intervention_count, std::vector<PositionMove>(count)};
 
   explicit StepRows(const Activation<float>& all) : logits(all) {
-#pragma omp parallel for schedule(static)
-    for (size_t r = 0; r < count; ++r) {
+    parallel_for(count, [&](size_t r) {
       const OriginalRow original(row(0, r), logits.width);
       for (size_t i = 0; i < intervention_count; ++i)
         moves[i][r] = compare(original, row(i, r), i == 0 ? original.normaliser
                                                           : normaliser_of(row(i, r), logits.width));
-    }
+    });
   }
   const float* row(size_t intervention, size_t r) const { return logits.row(intervention * count + r); }
   size_t first_position() const { return logits.rows[0].position; }
@@ -101,8 +101,8 @@ class TextSums {
     constexpr size_t entries = 1024;  // a block of the vocabulary
     const size_t n = absolute_.size();
     const std::vector<PositionMove>& moves = step.moves[intervention];
-#pragma omp parallel for schedule(static)
-    for (size_t begin = 0; begin < n; begin += entries)
+    parallel_for((n + entries - 1) / entries, [&](size_t block) {
+      const size_t begin = block * entries;
       for (size_t r = 0; r < step.count; ++r) {
         const float *original = step.row(0, r), *logits = step.row(intervention, r);
         for (size_t i = begin; i < std::min(begin + entries, n); ++i) {
@@ -111,6 +111,7 @@ class TextSums {
           signed_[i] += moved;
         }
       }
+    });
     for (size_t r = 0; r < step.count; ++r)
       add(tokens, step.first_position() + r, moves[r], step.moves[0][r], step.row(intervention, r),
           step.row(0, r));

@@ -76,6 +76,8 @@ class SinkrefLM(LM):
             lines = [json.loads(line) for line in samples.read_text(encoding="utf-8").split("\n") if line]
         answers: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
         for item, line in zip(items, lines, strict=True):
+            if "error" in line:  # lm-eval has no place for a request without an answer
+                raise RuntimeError(f"sinkref eval cannot score {requests[item[0]].args!r}: {line['error']}")
             for index, ll, greedy in zip(item, line["ll"], line["greedy"], strict=True):
                 answers[index] = (ll, bool(greedy))
                 self.cache_hook.add_partial("loglikelihood", requests[index].args, answers[index])
