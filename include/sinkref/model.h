@@ -61,6 +61,7 @@ class Model {
 
  private:
   std::vector<Needed> tensors_of_run(size_t depth) const;
+  bool has_bias(const std::string& linear) const;
 
   Checkpoint checkpoint_;
   ModelConfig config_;

@@ -71,6 +71,7 @@ ordered_json describe(const Model& model) {
                     {"tied_output", c.tied_output},
                     {"kernels", available_kernels()}};
   if (c.sliding_window) j["sliding_window"] = *c.sliding_window;
+  if (!c.notes.empty()) j["notes"] = c.notes;
   return j;
 }
 
@@ -83,7 +84,7 @@ std::string text_of(const Tokenizer* tokenizer, std::vector<int> ids) {
 
 template <class T>
 int generate_with(const Options& options, const Model& model) {
-  const auto batch = read_tokens(options, model.checkpoint());
+  const auto batch = read_tokens(options, model.checkpoint(), &model);
   const std::vector<Neurons> patch = chosen_patch(options, model);
   const std::vector<Neurons> ablation = chosen_ablation(options, model);
   std::unique_ptr<Tokenizer> tokenizer;
@@ -132,7 +133,8 @@ template <class T>
 int trace_with(const Options& options, const Model& model) {
   if (!options.out) throw InputError("--out is missing; expected the safetensors file to write");
   const ModelConfig& c = model.config();
-  const auto tokens = read_tokens(options, model.checkpoint());
+  std::vector<std::string> notes;
+  const auto tokens = read_tokens(options, model.checkpoint(), &model, &notes);
   const std::vector<Hook> chosen = select_hooks(options.hooks, c.layers);
   const std::vector<Neurons> patch = chosen_patch(options, model);
   const std::vector<Neurons> ablation = chosen_ablation(options, model);
@@ -162,6 +164,7 @@ int trace_with(const Options& options, const Model& model) {
   metadata["patch"] = neurons_text(patch);
   if (!patch.empty()) metadata["patch_site"] = patch_site_name(options.patch_site);
   metadata["ablate"] = neurons_text(ablation);
+  add_notes(notes, metadata);
   // Its bits are not those of the arithmetic's version, nor the same on other machines.
   if (options.kernel == "openblas") metadata["kernel"] = "openblas";
   TraceWriter<T> writer(*options.out, options.force, c, chosen, tokens, metadata);
@@ -187,7 +190,7 @@ int trace_with(const Options& options, const Model& model) {
 }  // namespace
 
 int info(const Options& options) {
-  const Model model = Model::open(options.model);
+  const Model model = open_model(options);
   const ordered_json j = describe(model);
   if (options.json) {
     std::cout << dumped(j) << '\n';
@@ -231,13 +234,13 @@ int tokenize(const Options& options) {
 }
 
 int generate(const Options& options) {
-  const Model model = Model::open(options.model);
+  const Model model = open_model(options);
   return options.precision == "fp64" ? generate_with<double>(options, model)
                                      : generate_with<float>(options, model);
 }
 
 int trace(const Options& options) {
-  const Model model = Model::open(options.model);
+  const Model model = open_model(options);
   return options.precision == "fp64" ? trace_with<double>(options, model)
                                      : trace_with<float>(options, model);
 }

@@ -165,7 +165,7 @@ void run_items(const Options& options, const Model& model, const std::vector<Eva
                size_t from, size_t end, const std::vector<std::string>& names,
                const std::vector<Neurons>& patch,
                const std::function<void(const std::vector<Sample>&, size_t)>& each_batch) {
-  const std::unique_ptr<Tokenizer> tokenizer = Tokenizer::open(model.checkpoint());
+  const std::unique_ptr<Tokenizer> tokenizer = open_tokenizer(model.checkpoint());
   const std::vector<Neurons> ablation = chosen_ablation(options, model);
   std::vector<EvalScorer<T>> scorers;
   for (const std::string& name : names)
@@ -300,7 +300,7 @@ int merge(const Options& options) {
 
 int eval(const Options& options) {
   if (!options.merge.empty()) return merge(options);
-  const Model model = Model::open(options.model);
+  const Model model = open_model(options);
   const EvalData data = read_eval_data(options.data, selection(options));
   const std::vector<double> costs = eval_costs(data.items);
   const Shard part = shard(options);

@@ -230,7 +230,7 @@ void print_clusters(const ClusterReport& report, const Tokenizer* tokenizer) {
 }
 
 int first_layer(const Options& options) {
-  const Model model = Model::open(options.model);
+  const Model model = open_model(options);
   const SinkInputs inputs = sink_inputs(options, model, options.repeats);
   const RunOptions run = run_options(options);
   say("sinks, for the causal checks");

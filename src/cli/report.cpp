@@ -129,7 +129,7 @@ void add_first_layer(const Options& options, const Model& model, const ReportInp
 }  // namespace
 
 int sink(const Options& options) {
-  const Model model = Model::open(options.model);
+  const Model model = open_model(options);
   const ReportInputs inputs = report_inputs(options, model);
   const Report found = analyse_sinks(model, watched_run(options), inputs, say);
   std::optional<PatchEffect> effect;
@@ -153,7 +153,7 @@ int report(const Options& options) {
   if (!options.force && fs::exists(file, error))
     throw InputError(file.string() + ": exists already; choose another folder or add --force");
   if (options.paper) published_row(*options.paper);  // a wrong name shows before the work
-  const Model model = Model::open(options.model);
+  const Model model = open_model(options);
   const ReportInputs inputs = report_inputs(options, model);
   for (const std::string& golden : options.goldens) require_golden_of(model, golden);
   ReportFolder folder(*options.out, options.force);

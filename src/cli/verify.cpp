@@ -23,7 +23,7 @@ namespace {
 
 /// This machine's own run against stored truths.
 int verify_goldens(const Options& options) {
-  const Model model = Model::open(options.model);
+  const Model model = open_model(options);
   std::vector<GoldenResult> goldens;
   ordered_json all = ordered_json::array();
   bool agrees = true;
@@ -119,7 +119,7 @@ VerifyOptions verify_options(const Options& options, const Model& model) {
   if (options.prompt || options.prompt_file || options.tokens || options.tokens_file)
     verify.tokens = read_one_sequence(options, model.checkpoint());
   try {
-    const std::unique_ptr<Tokenizer> tokenizer = Tokenizer::open(model.checkpoint());
+    const std::unique_ptr<Tokenizer> tokenizer = open_tokenizer(model.checkpoint());
     if (tokenizer->adds_bos()) verify.bos = model.config().bos_id;
   } catch (const InputError&) {  // a model without a tokenizer is compared by ids alone
   }
@@ -133,7 +133,7 @@ std::string base_name(const std::string& path) {
 }
 
 VerifyReport verify_one_candidate(const Options& options) {
-  const Model model = Model::open(options.model);
+  const Model model = open_model(options);
   const TraceFile candidate = TraceFile::open(*options.candidate);
   const VerifyOptions verify = verify_options(options, model);
   VerifyReport report;

@@ -85,6 +85,11 @@ std::vector<float> Model::final_norm() const {
   return checkpoint_.vector("model.norm.weight", config_.hidden_size);
 }
 
+// Each kind of bias is there in all blocks or in none; one that is not is 0.
+bool Model::has_bias(const std::string& linear) const {
+  return checkpoint_.has(block_name(0) + linear + ".bias");
+}
+
 std::vector<Model::Needed> Model::needed_tensors() const {
   const ModelConfig& c = config_;
   const uint64_t d = c.hidden_size, m = c.intermediate_size;
@@ -96,7 +101,7 @@ std::vector<Model::Needed> Model::needed_tensors() const {
     };
     const auto add_linear = [&](const std::string& name, uint64_t rows, uint64_t cols, bool bias) {
       add(name + ".weight", {rows, cols});
-      if (bias) add(name + ".bias", {rows});
+      if (bias && has_bias(name)) add(name + ".bias", {rows});
     };
     add("input_layernorm.weight", {d});
     add_linear("self_attn.q_proj", q, d, c.attention_bias);
@@ -121,10 +126,10 @@ const LayerWeights& Model::layer(size_t index) const {
   const uint64_t q = c.heads * c.head_dim, kv = c.kv_heads * c.head_dim;
   auto weights = std::make_unique<LayerWeights>();
   const std::string block = block_name(index);
-  const auto linear = [&](const std::string& name, uint64_t rows, uint64_t cols, bool has_bias,
+  const auto linear = [&](const std::string& name, uint64_t rows, uint64_t cols, bool biased,
                           StoredMatrix& matrix, std::vector<float>& bias) {
     matrix = checkpoint_.matrix(block + name + ".weight", {rows, cols});
-    if (has_bias) bias = checkpoint_.vector(block + name + ".bias", rows);
+    if (biased && has_bias(name)) bias = checkpoint_.vector(block + name + ".bias", rows);
   };
   weights->ln1 = checkpoint_.vector(block + "input_layernorm.weight", d);
   weights->ln2 = checkpoint_.vector(block + "post_attention_layernorm.weight", d);
