@@ -132,7 +132,6 @@ TEST_CASE("malformed config.json: every way of not being a JSON object is refuse
         std::string("{} x"),
         std::string("{}{}"),
         std::string("{\"a\":1,\"a\":2}"),
-        std::string("{\"a\":NaN}"),
         std::string("{\"a\":\"\xff\"}"),
         std::string("{\"a\":1e400}"),
         std::string("{'a':1}"),

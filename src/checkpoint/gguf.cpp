@@ -191,7 +191,7 @@ uint64_t read_count(GgufReader& in, const std::string& what, uint64_t least_byte
 
 void check_magic_and_version(GgufReader& in) {
   if (in.starts_with("version https://git-lfs"))
-    in.fail("is a git-lfs pointer, expected the file itself", "run git lfs pull");
+    in.fail("is a git-lfs pointer, expected the GGUF file itself", "run git lfs pull");
   if (in.starts_with("<"))
     in.fail("starts like a web page, expected \"GGUF\" as its first four bytes",
             "download the file itself");

@@ -73,7 +73,7 @@ void Reader::check_keys() const {
   for (const auto& [key, value] : checkpoint_.metadata().gguf) {
     if (!key.starts_with(prefix) || known_keys.count(key.substr(prefix.size()))) continue;
     const auto neutral = neutral_values.find(key.substr(prefix.size()));
-    if (neutral == neutral_values.end() || value != neutral->second)
+    if (neutral == neutral_values.end() || !(value == neutral->second))
       metadata(key).fail("it to be absent or without effect: sinkref does not know this setting",
                          "convert the model again from its own page's files, or choose another");
   }

@@ -153,7 +153,7 @@ class GgufVocabulary {
     size_t merged = 0, first = 0;
     for (const Piece& piece : pieces_) {
       if (piece.type != PieceType::normal) continue;
-      if (!std::isfinite(piece.score)) fail("tokenizer.ggml.scores holds a number that is not finite");
+      if (!std::isfinite(piece.score)) fail("tokenizer.ggml.scores holds a number that is not finite, expected finite ones");
       if (piece.score != std::nearbyint(piece.score))
         fail("tokenizer.ggml.scores holds log-probabilities as of sentencepiece's unigram model, "
              "expected the ranks of a BPE: the file cannot say which model and normalisation it is",
@@ -188,8 +188,10 @@ class GgufVocabulary {
     settings.file = name_;
     settings.add_bos = flag("add_bos_token", true);
     // Pieces that a normalisation would have kept out of the vocabulary show that there is none.
-    settings.unsaid_blanks = find("remove_extra_whitespaces") == nullptr && !has_piece_with({"▁▁"});
-    settings.unsaid_characters = !has_piece_with(changed_by_nfkc);
+    // Who writes the key also writes precompiled_charsmap where there is one.
+    const bool is_said = find("remove_extra_whitespaces") != nullptr;
+    settings.unsaid_blanks = !is_said && !has_piece_with({"▁▁"});
+    settings.unsaid_characters = !is_said && !has_piece_with(changed_by_nfkc);
     model.unk_piece = pieces_[*id("unknown_token_id", 0)].text;
     model.bos_piece = pieces_[*id("bos_token_id", 1)].text;
     model.eos_piece = pieces_[*id("eos_token_id", 2)].text;

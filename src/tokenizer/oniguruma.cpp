@@ -82,7 +82,11 @@ class Translator {
     const std::string quantifier = take_quantifier();
     if (quantifier.empty()) return out;
     if (is_assertion) fail("a repeated assertion, " + quoted(std::string(start.substr(0, 20))));
-    return out + quantifier;
+    out += quantifier;
+    // After a count, "+" does not make it possessive, it repeats all of it.
+    if (quantifier.ends_with('}') && take("+")) out = "(?:" + out + ")+";
+    if (at("*") || at("+") || at("?")) fail("a repetition of a repetition");
+    return out;
   }
 
   std::string take_quantifier() {
@@ -96,13 +100,11 @@ class Translator {
     } else {
       is_counted = true;
     }
-    if (is_counted && (at("+") || (is_fixed && at("?"))))
-      fail(quoted(std::string(rest_.substr(0, 1))) + " after a counted repetition");
-    if (at("?") || at("+")) {
+    if (is_fixed && at("?")) fail("\"?\" after a fixed count");
+    if (at("?") || (at("+") && !is_counted)) {
       out += rest_[0];
       rest_.remove_prefix(1);
     }
-    if (at("*") || at("+") || at("?")) fail("a repetition of a repetition");
     return out;
   }
 

@@ -99,7 +99,7 @@ def rename(folder, names):
 
 def foreign_keys(rng, folder):
     model(rng, folder)
-    keys = ["_model_name_or_path", "trained_by", "loss", "dataset.name", "notes", "wandb_run", "x" * 40]
+    keys = ["_model_name_or_path", "trained_by", "final_loss", "dataset.name", "notes", "wandb_run", "x" * 40]
     value = lambda: rng.choice([1, -2.5, "text", True, False, None, [1, 2], {"a": {"b": []}}])  # noqa: E731
     edit(folder, lambda c: c.update({key: value() for key in rng.sample(keys, 3)}))
 
