@@ -1,5 +1,6 @@
 #include "sinkref/config.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "checkpoint_builder.h"
@@ -40,6 +41,13 @@ json mistral(const json& patch = json::object()) {
   json config = changed({{"model_type", "mistral"}});
   config.merge_patch(patch);
   return config;
+}
+
+void has_note(const ModelConfig& config, const std::string& part) {
+  INFO(part);
+  CHECK(std::any_of(config.notes.begin(), config.notes.end(), [&](const std::string& note) {
+    return note.find(part) != note.npos;
+  }));
 }
 
 void refuses(const json& config, const std::vector<std::string>& parts) {
@@ -126,10 +134,11 @@ TEST_CASE("config: end ids may be one, several, none, or come from generation_co
   CHECK(read_folder(changed({{"eos_token_id", {3, 5}}})).eos_ids == std::vector<int>{3, 5});
   CHECK(read_folder(with_null("eos_token_id")).eos_ids.empty());
   CHECK(!read_folder(with_null("bos_token_id")).bos_id);
-  for (const json& bad : {json(16), json(-1), json("2"), json(2.0), json({1, 99})}) {
+  for (const json& bad : {json("2"), json(2.0), json(true), json({1, "2"})}) {
     refuses(changed({{"eos_token_id", bad}}), {"eos_token_id"});
     refuses(changed({{"bos_token_id", bad}}), {"bos_token_id"});
   }
+  refuses(changed({{"bos_token_id", {1, 2}}}), {"bos_token_id"});
   TempDir dir;
   dir.write("config.json", changed({{"eos_token_id", 3}}).dump());
   dir.write("generation_config.json", R"({"eos_token_id": [4, 5], "temperature": 0.6})");
@@ -137,8 +146,23 @@ TEST_CASE("config: end ids may be one, several, none, or come from generation_co
   dir.write("generation_config.json", R"({"temperature": 0.6})");
   CHECK(read_config(Checkpoint::open(dir.path())).eos_ids == std::vector<int>{3});
   dir.write("generation_config.json", R"({"eos_token_id": 77})");
-  input_error([&] { read_config(Checkpoint::open(dir.path())); },
-              {"generation_config.json", "eos_token_id", "77"});
+  CHECK(read_config(Checkpoint::open(dir.path())).eos_ids.empty());
+}
+
+TEST_CASE("config: special ids beyond the vocabulary are not used, and a note says so") {
+  for (const json& id : {json(16), json(128000), json(4294967296u), json({99})}) {
+    const ModelConfig config = read_folder(changed({{"bos_token_id", id}}));
+    CHECK(!config.bos_id);
+    has_note(config, "bos_token_id " + (id.is_array() ? id[0] : id).dump());
+  }
+  const ModelConfig several = read_folder(changed({{"eos_token_id", {3, 128001, 5, 128009}}}));
+  CHECK(several.eos_ids == std::vector<int>{3, 5});
+  has_note(several, "128001");
+  has_note(several, "128009");
+  const ModelConfig none = read_folder(changed({{"eos_token_id", -1}, {"bos_token_id", -1}}));
+  CHECK(none.eos_ids.empty());
+  CHECK(none.notes.empty());
+  has_note(read_file(tiny_gguf().u32("tokenizer.ggml.bos_token_id", 16)), "bos_token_id 16");
 }
 
 TEST_CASE("config: rope_scaling of transformers 4 and rope_parameters of 5 mean the same") {
@@ -189,8 +213,9 @@ TEST_CASE("config: rotary settings that are unknown, incomplete or contradictory
   refuses(scaling({{"rope_type", "linear"}, {"type", "llama3"}, {"factor", 2}}), {"rope_type"});
   refuses(scaling({{"rope_type", "linear"}, {"factor", 2}, {"mrope_section", {1, 2}}}),
           {"rope_scaling.mrope_section"});
-  refuses(scaling({{"rope_type", "linear"}, {"factor", 2}, {"low_freq_factor", 2}}),
-          {"rope_scaling.low_freq_factor"});
+  refuses(scaling({{"rope_type", "default"}, {"factor", 4}}), {"rope_scaling.factor", "default"});
+  refuses(scaling({{"rope_type", "default"}, {"mrope_interleaved", false}}),
+          {"rope_scaling.mrope_interleaved"});
   refuses(scaling("linear"), {"rope_scaling is \"linear\""});
   refuses(scaling({1}), {"rope_scaling is an array"});
   refuses(scaling({{"rope_type", "default"}, {"partial_rotary_factor", 0.5}}),
@@ -210,7 +235,8 @@ TEST_CASE("config: rotary settings that are unknown, incomplete or contradictory
        {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"}) {
     json incomplete = llama3;
     incomplete.erase(name);
-    refuses(scaling(incomplete), {std::string("rope_scaling.") + name + " is missing"});
+    if (name != std::string("original_max_position_embeddings"))
+      refuses(scaling(incomplete), {std::string("rope_scaling.") + name + " is missing"});
     for (const json& bad : {json(0), json(-1), json("8"), json(true)}) {
       json wrong = llama3;
       wrong[name] = bad;
@@ -222,12 +248,55 @@ TEST_CASE("config: rotary settings that are unknown, incomplete or contradictory
   refuses(scaling(order), {"rope_scaling.high_freq_factor is 1.0"});
 }
 
-TEST_CASE("config: sizes must be present, integers, and from 1 to 2^31-1") {
-  for (const char* key : {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
-                          "num_attention_heads", "max_position_embeddings"}) {
-    refuses(changed({{key, nullptr}}), {std::string(key) + " is missing"});
-    refuses(with_null(key), {std::string(key) + " is null"});
+TEST_CASE("config: rotary settings without effect are passed over with a note") {
+  const auto scaling = [](const json& value) { return changed({{"rope_scaling", value}}); };
+  for (const char* key : {"original_max_position_embeddings", "low_freq_factor", "attention_factor",
+                          "beta_fast", "mscale", "an_unheard_of_setting"}) {
+    const ModelConfig linear =
+        read_folder(scaling({{"rope_type", "linear"}, {"factor", 4}, {key, 32}}));
+    CHECK(linear.rope.scaling == RopeScaling::Linear);
+    CHECK(linear.rope.factor == 4);
+    has_note(linear, std::string("rope_scaling.") + key);
+    const ModelConfig plain = read_folder(scaling({{"rope_type", "default"}, {key, 32}}));
+    CHECK(plain.rope.scaling == RopeScaling::None);
+    has_note(plain, std::string("rope_scaling.") + key);
   }
+  CHECK(read_folder(scaling({{"rope_type", "default"}, {"factor", 1.0}})).rope.factor == 1);
+}
+
+TEST_CASE("config: llama3's original length is the context's where the file does not say") {
+  const json llama3 = {{"rope_type", "llama3"},
+                       {"factor", 8.0},
+                       {"low_freq_factor", 1.0},
+                       {"high_freq_factor", 4.0}};
+  CHECK(read_folder(changed({{"rope_scaling", llama3}})).rope.original_max_positions == 64);
+  refuses(changed({{"rope_scaling", llama3}, {"original_max_position_embeddings", 32}}),
+          {"original_max_position_embeddings is 32", "64"});
+}
+
+TEST_CASE("config: a size that is absent is the class's default, and a note says so") {
+  const auto without = [](const char* key, const json& base) {
+    json config = base;
+    config.erase(key);
+    const ModelConfig read = read_folder(config);
+    has_note(read, std::string(key) + " is absent");
+    return read;
+  };
+  CHECK(without("max_position_embeddings", tiny_config()).max_positions == 2048);
+  CHECK(without("max_position_embeddings", mistral()).max_positions == 131072);
+  CHECK(without("vocab_size", tiny_config()).vocab_size == 32000);
+  CHECK(without("hidden_size", tiny_config()).hidden_size == 4096);
+  CHECK(without("intermediate_size", tiny_config()).intermediate_size == 11008);
+  CHECK(without("intermediate_size", mistral()).intermediate_size == 14336);
+  CHECK(without("num_hidden_layers", tiny_config()).layers == 32);
+  CHECK(without("num_attention_heads", changed({{"hidden_size", 64}})).heads == 32);
+  CHECK(read_folder(tiny_config()).notes.empty());
+}
+
+TEST_CASE("config: sizes must be integers from 1 to 2^31-1") {
+  for (const char* key : {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+                          "num_attention_heads", "max_position_embeddings"})
+    refuses(with_null(key), {std::string(key) + " is null"});
   const std::vector<json> bad = {"32",      32.0,           -1,  0,    2147483648u, UINT64_MAX,
                                  INT64_MIN, json::object(), {8}, true, 1e300,       ""};
   for (const char* key :
@@ -259,7 +328,12 @@ TEST_CASE("config: heads that cannot share key/value heads are refused") {
 
 TEST_CASE("config: settings that change the mathematics are refused by name") {
   const json changes = {{"hidden_act", "gelu"},
-                        {"quantization_config", {{"quant_method", "gptq"}}},
+                        {"is_causal", false},
+                        {"scale_attn_weights", false},
+                        {"norm_topk_prob", false},
+                        {"num_experts_per_tok", 0},
+                        {"attention_chunk_size", 0},
+                        {"layer_norm_eps", 1e-5},
                         {"attn_logit_softcapping", 50.0},
                         {"final_logit_softcapping", 30.0},
                         {"num_experts", 8},
@@ -270,17 +344,60 @@ TEST_CASE("config: settings that change the mathematics are refused by name") {
                         {"alibi", true},
                         {"is_encoder_decoder", true},
                         {"add_cross_attention", true},
-                        {"rope_interleaved", true},
-                        {"auto_map", {{"AutoModel", "modeling_x.X"}}},
-                        {"an_unheard_of_setting", 1}};
+                        {"pruned_heads", {{"0", {1}}}},
+                        {"auto_map", {{"AutoModel", "modeling_x.X"}}}};
   for (const auto& [key, value] : changes.items()) refuses(changed({{key, value}}), {key + " is "});
+  refuses(with_null("is_causal"), {"is_causal is null"});
   refuses(mistral({{"attention_bias", true}}), {"attention_bias is true"});
   refuses(mistral({{"mlp_bias", true}}), {"mlp_bias is true"});
   for (const char* key : {"attention_bias", "mlp_bias", "tie_word_embeddings"})
     refuses(changed({{key, 1}}), {std::string(key) + " is 1", "true or false"});
 }
 
-TEST_CASE("config: unknown settings that are switched off, and harmless ones, are ignored") {
+TEST_CASE("config: quantised weights are called by their method, and nothing is to be removed") {
+  for (const char* method : {"bitsandbytes", "gptq", "awq", "fp8", "compressed-tensors"}) {
+    const json config = changed({{"quantization_config", {{"quant_method", method}}}});
+    refuses(config, {"quantised by", method});
+    try {
+      read_folder(config);
+    } catch (const InputError& error) {
+      CHECK(std::string(error.what()).find("remove") == std::string::npos);
+    }
+  }
+  refuses(changed({{"quantization_config", {{"bits", 4}}}}), {"quantised", "quantization_config"});
+}
+
+TEST_CASE("config: keys that no class of transformers defines are passed over with a note") {
+  const json foreign = {{"_model_name_or_path", "a name"},
+                        {"trained_by", "someone"},
+                        {"my_notes", {{"a", {1, 2.5}}}},
+                        {"rope_interleaved", true},
+                        {"an_unheard_of_setting", false},
+                        {"mup_base", "\x1b[31m"}};
+  for (const auto& [key, value] : foreign.items()) {
+    const ModelConfig config = read_folder(changed({{key, value}}));
+    has_note(config, quoted(key));
+    CHECK(config.notes.size() == 1);
+  }
+  json many = tiny_config();
+  for (int i = 0; i < 20; ++i) many["note_" + std::to_string(i)] = i;
+  has_note(read_folder(many), "and 12 more");
+}
+
+TEST_CASE("config: Infinity and NaN are named where a number is needed, and else passed over") {
+  TempDir dir;
+  const auto read = [&](const std::string& setting) {
+    std::string text = tiny_config().dump();
+    dir.write("config.json", text.insert(1, setting + ","));
+    return read_config(Checkpoint::open(dir.path()));
+  };
+  CHECK(read(R"("time_limits": [0.0, Infinity, -Infinity, NaN])").hidden_size == 8);
+  CHECK(read(R"("text": "a \"NaN\" \\", "x": NaN)").hidden_size == 8);
+  input_error([&] { read(R"("rope_theta": Infinity)"); }, {"rope_theta is \"Infinity\""});
+  input_error([&] { read(R"("rope_theta": -NaN)"); }, {"config.json"});
+}
+
+TEST_CASE("config: settings at a value without effect, and harmless ones, are ignored") {
   json config = tiny_config();
   config["architectures"] = {"LlamaForCausalLM"};
   config["torch_dtype"] = "float16";
@@ -296,6 +413,8 @@ TEST_CASE("config: unknown settings that are switched off, and harmless ones, ar
   config["pruned_heads"] = json::object();
   config["hidden_act"] = "silu";
   config["partial_rotary_factor"] = 1.0;
+  config["is_causal"] = true;
+  config["hidden_dropout_prob"] = 0.1;
   CHECK(read_folder(config).hidden_size == 8);
 }
 
@@ -310,7 +429,9 @@ TEST_CASE("config: the output is tied unless the checkpoint brings its own matri
   const json tied = changed({{"tie_word_embeddings", true}});
   CHECK(read_folder(tied).tied_output);
   CHECK(read_folder(tied, {f32("model.embed_tokens.weight", {16, 8})}).tied_output);
-  CHECK(!read_folder(tied, {f32("lm_head.weight", {16, 8})}).tied_output);
+  CHECK(read_folder(tied, {f32("lm_head.weight", {16, 8})}).tied_output);  // stored once
+  const std::vector<BuiltTensor> both = {f32("lm_head.weight", {16, 8}), f32("model.embed_tokens.weight", {16, 8})};
+  CHECK(!read_folder(tied, both).tied_output);
 }
 
 TEST_CASE("config: a tensor that has no place in the model is refused, a derived one is not") {
@@ -321,6 +442,8 @@ TEST_CASE("config: a tensor that has no place in the model is refused, a derived
   with(layer + "self_attn.rotary_emb.inv_freq");
   with(layer + "self_attn.q_proj.bias", {{"attention_bias", true}});
   with(layer + "mlp.up_proj.bias", {{"mlp_bias", true}});
+  input_error([&] { with("model.norm2.weight", {{"attention_bias", true}}); },
+              {"attention_bias is true", "no bias"});
   for (const std::string& name :
        {layer + "self_attn.q_proj.bias", layer + "mlp.up_proj.bias",
         std::string("model.layers.1.mlp.up_proj.weight"), layer + "self_attn.q_norm.weight",
@@ -367,6 +490,22 @@ TEST_CASE("config: gguf biases, output and window come from what the file holds"
   CHECK(config.sliding_window == 9);
   CHECK(!config.bos_id);
   CHECK(config.eos_ids == std::vector<int>{3, 4});
+}
+
+TEST_CASE("config: what well-known GGUF files lack is a note") {
+  GgufBuilder mistral = tiny_gguf().text("general.name", "Mistral-7B-v0.1");
+  has_note(read_file(mistral), "sliding window");
+  CHECK(read_file(mistral.u32("llama.attention.sliding_window", 9)).notes.empty());
+  GgufBuilder llama;
+  llama.text("general.architecture", "llama").u32("llama.vocab_size", 16);
+  llama.u32("llama.context_length", 131072).u32("llama.embedding_length", 8);
+  llama.u32("llama.feed_forward_length", 12).u32("llama.block_count", 1);
+  llama.u32("llama.attention.head_count", 2).f32("llama.attention.layer_norm_rms_epsilon", 1e-5f);
+  CHECK(read_file(llama).notes.empty());
+  llama.f32("llama.rope.freq_base", 500000.0f);
+  has_note(read_file(llama), "rope_freqs.weight");
+  llama.tensor("rope_freqs.weight", 0, {2}, raw_floats({1, 8}));
+  CHECK(read_file(llama).notes.empty());
 }
 
 TEST_CASE("config: gguf rope scaling is a factor, or a tensor of divisors") {
@@ -428,7 +567,7 @@ TEST_CASE("config: gguf metadata that are missing, of a wrong type or unknown ar
   refuses_gguf(tiny_gguf().u32("llama.rope.dimension_count", 2), {"rope.dimension_count is 2"});
   refuses_gguf(tiny_gguf().u32("llama.attention.value_length", 2), {"attention.value_length is 2"});
   refuses_gguf(tiny_gguf().u32("llama.attention.key_length", 3), {"head_dim is 3", "even"});
-  refuses_gguf(tiny_gguf().u32("tokenizer.ggml.bos_token_id", 16), {"bos_token_id", "16"});
+  refuses_gguf(tiny_gguf().key("llama.rope.neox", 7, raw<uint8_t>(0)), {"llama.rope.neox"});
   refuses_gguf(tiny_gguf().tensor("blk.0.attn_q_norm.weight", 0, {4}, raw_floats(counting(4))),
                {"blk.0.attn_q_norm.weight"});
 }

@@ -243,7 +243,8 @@ json good_json() {
       {"type": "Split", "pattern": {"Regex": "\\s+|\\S+"}, "behavior": "Isolated"},
       {"type": "ByteLevel", "add_prefix_space": false, "use_regex": false}]},
     "post_processor": {"type": "TemplateProcessing",
-      "single": [{"SpecialToken": {"id": "<x>", "type_id": 0}}, {"Sequence": {"id": "A"}}]},
+      "single": [{"SpecialToken": {"id": "<x>", "type_id": 0}}, {"Sequence": {"id": "A"}}],
+      "special_tokens": {"<x>": {"id": "<x>", "ids": [4], "tokens": ["<x>"]}}},
     "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2, "c": 3}, "merges": ["a b"]}})");
 }
 
@@ -292,12 +293,11 @@ TEST_CASE("malformed tokenizer.json: ids that are duplicate, huge, negative or n
     CHECK_THAT(refusal_with("/added_tokens/0/id", id), Catch::Contains("expected 0 to 1048575"));
   }
   CHECK_THAT(refusal_with("/model/vocab/c", 1), Catch::Contains("one token per id"));
-  CHECK_THAT(refusal_with("/added_tokens/0/id", 1), Catch::Contains("one token per id"));
-  json twice = good_json();
-  twice["post_processor"] = nullptr;
-  twice["added_tokens"][0]["content"] = "a";
-  CHECK_THAT(message_of([&] { make_bpe_tokenizer(twice, "the-file"); }),
-             Catch::Contains("stands twice"));
+  // A hole at 1, where the next added token would be counted to.
+  json taken = good_json();
+  taken["model"]["vocab"] = {{"a", 0}, {"b", 4}, {"ab", 2}, {"c", 3}};
+  CHECK_THAT(message_of([&] { make_bpe_tokenizer(taken, "the-file"); }),
+             Catch::Contains("no other token"));
   CHECK_THAT(refusal_with("/added_tokens/0/content", ""), Catch::Contains("empty"));
   CHECK(refusal_with("/model/vocab/c", 9) == "accepted");  // a hole, whose ids do not exist
   json hole = good_json();
@@ -322,6 +322,8 @@ TEST_CASE("malformed tokenizer.json: parts that sinkref does not implement are n
   CHECK_THAT(refusal_with("/post_processor/type", "BertProcessing"), Catch::Contains("BertProc"));
   CHECK_THAT(refusal_with("/post_processor/single/0/SpecialToken/id", "<y>"),
              Catch::Contains("<y>"));
+  for (const json& ids : {json({4, 4}), json::array(), json({9}), json({-1}), json({"4"}), json(4)})
+    CHECK(refusal_with("/post_processor/special_tokens/<x>/ids", ids) != "accepted");
   CHECK_THAT(refusal_with("/post_processor/single/2", {{"SpecialToken", {{"id", "<x>"}}}}),
              Catch::Contains("one BOS"));
   CHECK_THAT(refusal_with("/model/unk_token", "<?>"), Catch::Contains("<?>"));
@@ -331,11 +333,19 @@ TEST_CASE("malformed tokenizer.json: parts that sinkref does not implement are n
 
 TEST_CASE("malformed tokenizer.json: regular expressions that are wrong, huge or explode") {
   const char* place = "/pre_tokenizer/pretokenizers/0/pattern/Regex";
-  CHECK_THAT(refusal_with(place, "(["), Catch::Contains("PCRE2"));
+  CHECK_THAT(refusal_with(place, "(["), Catch::Contains("without"));
   CHECK_THAT(refusal_with(place, std::string(5000, 'a')), Catch::Contains("at most 4096"));
   CHECK_THAT(refusal_with(place, std::string(2000, '(') + std::string(2000, ')')),
-             Catch::Contains("PCRE2"));
-  CHECK_THAT(refusal_with(place, "\\C"), Catch::Contains("PCRE2"));
+             Catch::Contains("100 groups"));
+  CHECK_THAT(refusal_with(place, "(?<=a*)b"), Catch::Contains("PCRE2 takes"));
+  for (const char* other : {"\\C", "\\b", "\\R", "\\X", "\\K", "\\G", "\\Q", "\\1", "\\k<x>", "\\pL",
+                            "\\p{C}", "\\p{Nope}", "\\xe9", "\\x{d800}", "\\", "(?<x>a)", "(?s:.)", "(?m:.)",
+                            "a(?i)b", "(*FAIL)", "a{1,3}++", "a{2}?", "a**", "*a", "(?=a)*", "a{3,2}",
+                            "a{10000}", "[]a]", "[a&&]", "[&&a]", "[a[b&&c]]", "[[:alpha:]]", "[a-\\d]",
+                            "[\\d-a]", "[b-a]", "[\\b]", "[a", "a)", "(?i:ss)", "(?i:\\w)", "(?i:[^a])"}) {
+    INFO(other);
+    CHECK_THAT(refusal_with(place, other), Catch::Contains("read in one way"));
+  }
   CHECK(refusal_with(place, "") == "accepted");  // an empty match cuts everywhere
   json exploding = good_json();
   exploding[json::json_pointer(place)] = "(a|aa)+$";
@@ -389,7 +399,7 @@ std::string gguf_refusal_without(std::map<std::string, json> metadata, const std
 TEST_CASE("malformed GGUF vocabulary: keys that are missing or of a wrong type or size") {
   REQUIRE(gguf_refusal(good_gguf(), "model", "gpt2") == "accepted");
   REQUIRE(gguf_refusal(good_spm_gguf(), "model", "llama") == "accepted");
-  for (const char* key : {"model", "tokens", "merges", "pre"}) {
+  for (const char* key : {"model", "tokens", "merges", "pre", "token_type"}) {
     INFO(key);
     CHECK_THAT(gguf_refusal_without(good_gguf(), key), Catch::Contains(key));
   }
@@ -428,6 +438,40 @@ TEST_CASE("malformed GGUF vocabulary: values out of range") {
              Catch::Contains("byte piece"));
 }
 
+TEST_CASE("malformed GGUF vocabulary: what does not say how to merge is refused with what is missing") {
+  std::map<std::string, json> metadata = good_spm_gguf();
+  metadata["tokenizer.ggml.tokens"] = {"<unk>", "<s>", "</s>", "a", "b", "ab", "ba"};
+  metadata["tokenizer.ggml.token_type"] = {2, 3, 3, 1, 1, 1, 1};
+  const auto with = [&](const json& scores) { return gguf_refusal(metadata, "scores", scores); };
+  REQUIRE(with({0, 0, 0, -3, -4, 0, -1}) == "accepted");
+  for (const double flat : {0.0, -1.0, -1000.0, -10000.0, 5.0})
+    CHECK_THAT(with({0, 0, 0, flat, flat, flat, flat}), Catch::Contains("all alike"));
+  CHECK_THAT(with({0, 0, 0, -3, -4, -7, -7}), Catch::Contains("all alike"));
+  CHECK_THAT(with({0, 0, 0, -3.25, -4.5, -1.75, -2.125}), Catch::Contains("log-probabilities"));
+  CHECK_THAT(with({0, 0, 0, 0, -4, 0, -1}), Catch::Contains("user-defined"));
+  metadata["tokenizer.ggml.merges"] = {"a b", "b a"};
+  CHECK_THAT(with({0, 0, 0, 0, 0, 0, 0}), Catch::Contains("tokenizer.ggml.merges"));
+  CHECK_THAT(gguf_refusal(good_gguf(), "merges", json::array()), Catch::Contains("is empty"));
+}
+
+TEST_CASE("malformed GGUF vocabulary: a text that needs what the file does not say is refused") {
+  std::map<std::string, json> metadata = good_spm_gguf();
+  const auto encode = [&](const std::string& text) {
+    return message_of([&] { make_tokenizer_from_gguf(metadata, "the-file")->encode(text); });
+  };
+  CHECK(encode("a b") == "accepted");
+  for (const char* text : {" a", "a ", "a  b"})
+    CHECK_THAT(encode(text), Catch::Contains("remove_extra_whitespaces"));
+  for (const char* text : {"a\tb", "a\nb", "\xC2\xBD", "\xEF\xAC\x81", "\x7F"})
+    CHECK_THAT(encode(text), Catch::Contains("normalised"));
+  metadata["tokenizer.ggml.tokens"][3] = "\xE2\x80\xA6";  // "…", which NFKC would have replaced
+  CHECK(encode("a\tb \xC2\xBD") == "accepted");
+  CHECK(encode(" a") != "accepted");
+  metadata["tokenizer.ggml.tokens"][3] = "a";
+  metadata["tokenizer.ggml.remove_extra_whitespaces"] = true;
+  CHECK(encode(" a  \xC2\xBD ") == "accepted");
+}
+
 TEST_CASE("malformed GGUF vocabulary: unknown kinds are named") {
   CHECK_THAT(gguf_refusal(good_gguf(), "model", "bert"), Catch::Contains("\"bert\""));
   CHECK_THAT(gguf_refusal(good_gguf(), "pre", "qwen2"),
@@ -461,6 +505,19 @@ TEST_CASE("malformed tokenizer folder: more tokens than rows of the embedding") 
   CHECK(folder_refusal({}) == "accepted");
   CHECK_THAT(folder_refusal({{"config.json", R"({"vocab_size": 399})"}}),
              Catch::Contains("has 400 tokens") && Catch::Contains("399"));
+  // Added tokens may go beyond as long as no text holds them.
+  const TempDir folder;
+  folder.write("config.json", R"({"vocab_size": 400})");
+  fs::copy(own / "tiny_sentencepiece" / "tokenizer.model", folder.path());
+  folder.write("tokenizer_config.json", R"({"added_tokens_decoder": {"400": {"content": "<pre>"}},
+                                            "extra_special_tokens": ["<suf>"]})");
+  const auto tokenizer = Tokenizer::open(Checkpoint::open(folder.path()));
+  CHECK(message_of([&] { tokenizer->encode("the river"); }) == "accepted");
+  const auto encode = [&](const char* text) {
+    return message_of([&] { tokenizer->encode(text); }, folder.path().string());
+  };
+  CHECK_THAT(encode("the<pre>"), Catch::Contains("of id 400"));
+  CHECK_THAT(encode("the<suf>"), Catch::Contains("of id 401"));
 }
 
 TEST_CASE("malformed tokenizer folder: settings that are wrong or contradict the model") {

@@ -42,11 +42,14 @@ struct ModelConfig {
   size_t max_positions = 0;              ///< longer inputs are an error
   std::optional<size_t> sliding_window;  ///< W: key k is seen by query q if q - W < k <= q
   RopeConfig rope;
-  bool attention_bias = false;  ///< biases on q, k, v and o
-  bool mlp_bias = false;        ///< biases on gate, up and down
+  bool attention_bias = false;  ///< biases on q, k, v and o, as far as the file has them; else 0
+  bool mlp_bias = false;        ///< biases on gate, up and down, likewise
   bool tied_output = false;     ///< lm_head is the embedding matrix
   std::optional<int> bos_id;
   std::vector<int> eos_ids;  ///< generation stops at any of them
+  /// What a reader of results should know: settings passed over because they change nothing, and
+  /// what a GGUF file cannot say. One sentence each.
+  std::vector<std::string> notes;
 };
 
 /// Reads and validates config.json (transformers 4 or 5 keys) or the GGUF metadata.

@@ -55,6 +55,9 @@ size_t trace_bytes(const ModelConfig& config, std::span<const Hook> hooks,
 std::map<std::string, std::string> trace_metadata(const Model& model, size_t depth,
                                                   const std::string& precision, Softmax softmax);
 
+/// Adds sentences to "notes", which is there only if there are any.
+void add_notes(const std::vector<std::string>& notes, std::map<std::string, std::string>& metadata);
+
 /// A trace or golden file, mapped into memory and read as double.
 class TraceFile {
  public:

@@ -2,6 +2,7 @@
 
 #include <malloc.h>
 
+#include <algorithm>
 #include <fstream>
 #include <set>
 #include <string_view>
@@ -40,14 +41,60 @@ std::string first_gguf_in(const fs::path& folder) {
   return first;
 }
 
+// transformers takes the adapter's base model instead of weights that lie beside it.
+void refuse_adapter(const fs::path& folder) {
+  const fs::path file = folder / "adapter_config.json";
+  if (!is_present(file)) return;
+  const nlohmann::json adapter = read_json_file(file, 16u << 20);
+  const auto text = [&](const char* key) {
+    const bool has = adapter.is_object() && adapter.contains(key) && adapter[key].is_string();
+    return has ? " " + quoted(adapter[key].get<std::string>()) : "";
+  };
+  refuse(folder.string(),
+         "holds an adapter" + text("peft_type") + " (adapter_config.json) of the base model" +
+             text("base_model_name_or_path") + ", expected a whole model",
+         "merge the two with peft's merge_and_unload and save_pretrained the result elsewhere");
+}
+
+// Python writes and reads Infinity and NaN, which are no JSON. As texts they can be named, and
+// refused where a number is needed.
+std::string with_quoted_infinities(const std::string& text) {
+  std::string out;
+  bool in_string = false;
+  for (size_t at = 0; at < text.size();) {
+    size_t taken = 1;
+    bool is_word = false;
+    if (in_string && text[at] == '\\') {
+      taken = std::min<size_t>(2, text.size() - at);
+    } else if (text[at] == '"') {
+      in_string = !in_string;
+    } else if (!in_string) {
+      for (const std::string_view word : {"-Infinity", "Infinity", "NaN"})
+        if (!is_word && std::string_view(text).substr(at).starts_with(word)) {
+          taken = word.size();
+          is_word = true;
+        }
+    }
+    const std::string part = text.substr(at, taken);
+    out += is_word ? "\"" + part + "\"" : part;
+    at += taken;
+  }
+  return out;
+}
+
 nlohmann::json read_config_json(const fs::path& folder) {
   const fs::path file = folder / "config.json";
+  refuse_adapter(folder);
   if (!is_present(file)) {
     const std::string gguf = first_gguf_in(folder);
+    if (gguf.empty() && is_present(folder / "params.json"))
+      refuse(folder.string(), "is a model in Meta's own form (params.json), expected " + std::string(a_model),
+             "take the same model's Hugging Face form from its page");
     refuse(folder.string(), "holds no config.json, expected " + std::string(a_model),
            gguf.empty() ? "check the path" : "give the file it holds, " + quoted(gguf));
   }
-  nlohmann::json config = read_json_file(file, 16u << 20);
+  nlohmann::json config =
+      parse_json(with_quoted_infinities(read_text_file(file, 16u << 20)), file.string());
   if (!config.is_object())
     refuse(file.string(),
            std::string("holds JSON of type ") + config.type_name() + ", expected an object");

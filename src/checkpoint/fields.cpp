@@ -71,22 +71,23 @@ std::string Field::text() const {
   return found.get<std::string>();
 }
 
-int Field::id(const json& found, size_t vocab_size) const {
-  const bool valid =
-      found.is_number_integer() && found >= 0 && found.get<uint64_t>() < uint64_t{vocab_size};
-  if (!valid)
-    refuse(file_.string(),
-           key_ + " holds " + shown(found) +
-               ", expected token ids from 0 to vocab_size - 1 = " + std::to_string(vocab_size - 1),
-           other_file);
-  return found.get<int>();
+std::optional<int> Field::id(const json& found, size_t vocab_size,
+                             std::vector<std::string>& notes) const {
+  if (!found.is_number_integer())
+    refuse(file_.string(), key_ + " holds " + shown(found) + ", expected token ids", other_file);
+  if (found < 0) return std::nullopt;  // as -1, for none
+  if (found.get<uint64_t>() < uint64_t{vocab_size}) return found.get<int>();
+  notes.push_back(key_ + " " + found.dump() + " lies beyond the vocabulary of " +
+                  std::to_string(vocab_size) + " and is not used.");
+  return std::nullopt;
 }
 
-std::vector<int> Field::ids(size_t vocab_size) const {
-  if (!is_set()) return {};
-  if (!value_->is_array()) return {id(*value_, vocab_size)};
+std::vector<int> Field::ids(size_t vocab_size, std::vector<std::string>& notes) const {
   std::vector<int> all;
-  for (const json& element : *value_) all.push_back(id(element, vocab_size));
+  if (!is_set()) return all;
+  const json::array_t values = value_->is_array() ? value_->get<json::array_t>() : json::array_t{*value_};
+  for (const json& value : values)
+    if (const auto found = id(value, vocab_size, notes)) all.push_back(*found);
   return all;
 }
 

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,7 +22,7 @@ class Field {
   /// Absent and null mean the same for most keys.
   bool is_set() const { return value_ != nullptr && !value_->is_null(); }
   bool is_absent() const { return value_ == nullptr; }
-  /// null, false, 0, "", [] or {}: what switches a setting off in every configuration we know of.
+  /// null, false, 0, "", [] or {}.
   bool is_off() const;
   bool is_object() const { return is_set() && value_->is_object(); }
 
@@ -29,7 +30,8 @@ class Field {
   double positive() const;  ///< a finite number > 0, in fp32 too
   bool flag() const;
   std::string text() const;
-  std::vector<int> ids(size_t vocab_size) const;  ///< one token id or a list of them; none if null
+  /// One token id or a list of them; none if null. Ids beyond the vocabulary are left out and noted.
+  std::vector<int> ids(size_t vocab_size, std::vector<std::string>& notes) const;
   Field member(const std::string& name) const;    ///< of an object, or absent
   std::vector<std::string> names() const;         ///< of an object's members
   std::vector<std::string> texts() const;         ///< an array of strings
@@ -44,7 +46,8 @@ class Field {
 
  private:
   const nlohmann::json& value(const std::string& expected) const;
-  int id(const nlohmann::json& value, size_t vocab_size) const;
+  std::optional<int> id(const nlohmann::json& value, size_t vocab_size,
+                        std::vector<std::string>& notes) const;
 
   std::filesystem::path file_;
   std::string key_;

@@ -21,8 +21,24 @@ namespace {
 constexpr uint64_t longest_name = 64;  // GGML_MAX_NAME
 constexpr uint32_t largest_alignment = 1u << 24;
 
+// Numbers of types that have been taken out of the format.
+struct RemovedType {
+  uint32_t number;
+  const char* name;
+};
+
+constexpr RemovedType removed_types[] = {
+    {4, "Q4_2"},      {5, "Q4_3"},         {31, "Q4_0_4_4"},    {32, "Q4_0_4_8"},
+    {33, "Q4_0_8_8"}, {36, "IQ4_NL_4_4"}, {37, "IQ4_NL_4_8"}, {38, "IQ4_NL_8_8"},
+};
+
 const DTypeRow& file_dtype(const GgufReader& in, uint32_t number, const std::string& what) {
   if (const DTypeRow* known = dtype_numbered(number)) return *known;
+  for (const RemovedType& removed : removed_types)
+    if (removed.number == number)
+      in.fail(what + " has the type " + removed.name +
+                  ", which has been taken out of the format, expected one that it has",
+              "get or convert the model again");
   const auto by_number = [](const DTypeRow& a, const DTypeRow& b) { return a.ggml < b.ggml; };
   const std::span<const DTypeRow> all = dtype_table();
   const DTypeRow& last = *std::max_element(all.begin(), all.end(), by_number);
@@ -132,6 +148,11 @@ uint64_t read_count(GgufReader& in, const std::string& what, uint64_t least_byte
 }
 
 void check_magic_and_version(GgufReader& in) {
+  if (in.starts_with("version https://git-lfs"))
+    in.fail("is a git-lfs pointer, expected the GGUF file itself", "run git lfs pull");
+  if (in.starts_with("<"))
+    in.fail("starts like a web page, expected \"GGUF\" as its first four bytes",
+            "download the file itself");
   const uint32_t magic = in.left() < 4 ? 0 : in.number<uint32_t>("magic");
   if (magic != 0x46554747)  // "GGUF"
     in.fail("is no GGUF file, expected \"GGUF\" as its first four bytes");
@@ -159,6 +180,14 @@ void check_model_kind(const GgufReader& in, const std::map<std::string, json>& m
   if (split.is_number() && split > 1)
     in.fail("is one of " + split.dump() + " files (split.count), expected a whole model",
             "merge them with llama-gguf-split --merge");
+}
+
+// Hugging Face's names in a GGUF file leave open in which order the rows of q and k lie.
+void check_name(const GgufReader& in, const std::string& name) {
+  if (name.starts_with("model.") || name.starts_with("layers.") || name == "lm_head.weight")
+    in.fail("holds tensor " + quoted(name) + " under Hugging Face's name, expected GGUF's as " +
+                "\"blk.0.attn_q.weight\"",
+            "convert the model with llama.cpp's convert_hf_to_gguf.py");
 }
 
 // q and k of GGUF's llama architecture are interleaved, so their head dimension must be known.
@@ -217,6 +246,7 @@ void read_gguf(Checkpoint& checkpoint) {
   place(in, file.bytes(), infos, alignment(in, metadata));
   for (TensorInfo& info : infos) {
     info.tensor.file = checkpoint.path_;
+    check_name(in, info.tensor.stored_name);
     const std::string name = hugging_face_name(info.tensor.stored_name);
     if (is_rotated(info.tensor.stored_name))
       mark_interleaved(in, info.tensor, head_dim_of(in, metadata));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <string_view>
 
 #include "checkpoint/readers.h"
 #include "sinkref/error.h"
@@ -16,6 +17,11 @@ class GgufReader {
 
   uint64_t position() const { return position_; }
   uint64_t left() const { return file_.bytes().size() - position_; }
+
+  bool starts_with(std::string_view text) const {
+    const std::span<const std::byte> bytes = file_.bytes();
+    return bytes.size() >= text.size() && std::memcmp(bytes.data(), text.data(), text.size()) == 0;
+  }
 
   template <class T>
   T number(const std::string& what) {

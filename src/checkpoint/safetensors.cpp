@@ -10,6 +10,7 @@
 
 #include "arithmetic/dtypes.h"
 #include "base/json_file.h"
+#include "checkpoint/metadata.h"
 #include "checkpoint/readers.h"
 #include "sinkref/error.h"
 
@@ -205,6 +206,32 @@ void add_shard(std::map<std::string, StoredTensor>& all, const MappedFile& file,
   }
 }
 
+void rename_tensor(std::map<std::string, StoredTensor>& tensors, const std::string& from,
+                   const std::string& to) {
+  auto node = tensors.extract(from);
+  node.key() = to;
+  tensors.insert(std::move(node));
+}
+
+// transformers also writes, and reads, the same weights under other names: LlamaModel's without
+// "model.", and of a tied pair only the head.
+void use_one_naming(std::map<std::string, StoredTensor>& tensors, const json& config) {
+  const std::string prefix = "model.", embedding = "embed_tokens.weight", head = "lm_head.weight";
+  if (tensors.contains(embedding) && !tensors.contains(prefix + embedding)) {
+    std::vector<std::string> names;
+    for (const auto& [name, tensor] : tensors)
+      if (name.starts_with("embed_tokens.") || name.starts_with("layers.") ||
+          name.starts_with("norm."))
+        names.push_back(name);
+    for (const std::string& name : names)
+      if (!tensors.contains(prefix + name)) rename_tensor(tensors, name, prefix + name);
+  }
+  const auto tied = config.find("tie_word_embeddings");
+  const bool is_tied = tied != config.end() && *tied == true;
+  if (is_tied && tensors.contains(head) && !tensors.contains(prefix + embedding))
+    rename_tensor(tensors, head, prefix + embedding);
+}
+
 }  // namespace
 
 std::map<std::string, StoredTensor> read_safetensors(const MappedFile& file) {
@@ -222,12 +249,14 @@ std::map<std::string, StoredTensor> read_safetensors(const MappedFile& file) {
   return tensors;
 }
 
-void read_safetensors_folder(Checkpoint& checkpoint) {
+namespace {
+void read_files(const fs::path& folder, std::vector<std::shared_ptr<const MappedFile>>& files,
+                std::map<std::string, StoredTensor>& tensors) {
   // In transformers' order: the single file wins over an index beside it.
-  const fs::path single = checkpoint.path_ / "model.safetensors";
-  const fs::path index = checkpoint.path_ / index_name;
+  const fs::path single = folder / "model.safetensors";
+  const fs::path index = folder / index_name;
   if (is_present(single)) {
-    checkpoint.tensors_ = read_safetensors(map_file(single, checkpoint.files_));
+    tensors = read_safetensors(map_file(single, files));
     return;
   }
   if (!is_present(index)) return;
@@ -235,14 +264,20 @@ void read_safetensors_folder(Checkpoint& checkpoint) {
   std::set<std::string> shards;
   for (const auto& [name, shard] : shard_of) shards.insert(shard);
   for (const std::string& shard : shards) {
-    const MappedFile& file = map_file(checkpoint.path_ / shard, checkpoint.files_);
-    add_shard(checkpoint.tensors_, file, shard, shard_of);
+    const MappedFile& file = map_file(folder / shard, files);
+    add_shard(tensors, file, shard, shard_of);
   }
   for (const auto& [name, shard] : shard_of)
-    if (!checkpoint.has(name))
-      refuse((checkpoint.path_ / shard).string(),
+    if (!tensors.contains(name))
+      refuse((folder / shard).string(),
              "holds no tensor " + quoted(name) + ", expected as " + index_name + " puts it there",
              from_one_model);
+}
+}  // namespace
+
+void read_safetensors_folder(Checkpoint& checkpoint) {
+  read_files(checkpoint.path_, checkpoint.files_, checkpoint.tensors_);
+  use_one_naming(checkpoint.tensors_, checkpoint.metadata_->config);
 }
 
 }  // namespace sinkref

@@ -244,7 +244,7 @@ void run_items(const EvalCommand& options, const Model& model, const std::vector
                const std::vector<Neurons>& patch,
                const std::function<void(const std::vector<Sample>&, size_t)>& each_batch) {
   constexpr size_t most_ahead = 64;
-  const std::unique_ptr<Tokenizer> tokenizer = Tokenizer::open(model.checkpoint());
+  const std::unique_ptr<Tokenizer> tokenizer = open_tokenizer(model.checkpoint());
   const std::vector<Neurons> ablation = chosen_ablation(options, model);
   std::vector<EvalScorer<T>> scorers;
   for (const std::string& name : names)
@@ -442,7 +442,7 @@ int EvalCommand::run() const {
   if (!options.merge.empty()) return merge_samples(options);
   std::optional<OutputFile> out;  // claimed before the work
   if (options.out) out.emplace(*options.out, options.force);
-  const Model model = Model::open(options.model);
+  const Model model = open_model(options);
   const EvalData data = read_eval_data(options.data, selection(options));
   const std::vector<double> costs = eval_costs(data.items);
   const Shard part = parsed_shard(options);

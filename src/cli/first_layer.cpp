@@ -5,6 +5,7 @@
 
 #include "cli/commands.h"
 #include "cli/experiment.h"
+#include "cli/inputs.h"
 #include "cli/output.h"
 #include "measure/first_layer/first_layer.h"
 #include "measure/panels.h"
@@ -13,7 +14,7 @@ namespace sinkref::cli {
 
 int FirstLayerCommand::run() const {
   const FirstLayerCommand& options = *this;
-  const Model model = Model::open(options.model);
+  const Model model = open_model(options);
   const Experiment experiment = experiment_for(options, model, options.repeats);
   const std::vector<Panel> panels = panels_of({"first_layer", "cluster_attack"});
   const Results results = measure(experiment, panels);

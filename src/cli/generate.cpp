@@ -33,7 +33,7 @@ struct GenerateCommand : RunningCommand {
 
 template <class T>
 int generate_with(const GenerateCommand& options, const Model& model) {
-  const auto batch = read_tokens(options, model.checkpoint());
+  const auto batch = read_tokens(options, model.checkpoint(), &model);
   const std::vector<Neurons> patch = chosen_patch(options, model);
   const std::vector<Neurons> ablation = chosen_ablation(options, model);
   std::unique_ptr<Tokenizer> tokenizer;
@@ -80,7 +80,7 @@ int generate_with(const GenerateCommand& options, const Model& model) {
 }  // namespace
 
 int GenerateCommand::run() const {
-  const Model opened = Model::open(model);
+  const Model opened = open_model(*this);
   return precision == "fp64" ? generate_with<double>(*this, opened)
                              : generate_with<float>(*this, opened);
 }

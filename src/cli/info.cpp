@@ -63,6 +63,7 @@ ordered_json describe(const Model& model) {
                     {"tied_output", c.tied_output},
                     {"kernels", available_kernels()}};
   if (c.sliding_window) j["sliding_window"] = *c.sliding_window;
+  if (!c.notes.empty()) j["notes"] = c.notes;
   return j;
 }
 

@@ -85,17 +85,55 @@ std::vector<std::vector<int>> read_ids_file(const std::string& file) {
   return batch;
 }
 
+void say_notes(const std::vector<std::string>& notes) {
+  for (const std::string& note : notes) say("note: " + note);
+}
+
+void check_length(const Tokenizer& tokenizer, const std::string& text, const std::string& option,
+                  const Model& model) {
+  const size_t least = tokenizer.least_ids(text), most = model.config().max_positions;
+  if (least > most)
+    refuse(option,
+           "the prompt's " + std::to_string(text.size()) + " bytes are at least " +
+               std::to_string(least) + " tokens, expected at most the model's " +
+               std::to_string(most),
+           "shorten it");
+}
+
 std::vector<std::vector<int>> encode_prompt(const TextCommand& options, const Checkpoint& checkpoint,
-                                            const std::string& text, const std::string& option) {
+                                            const std::string& text, const std::string& option,
+                                            const Model* model, std::vector<std::string>* notes) {
   if (text.empty())
     refuse(option, "the prompt is empty, expected some text",
            "sinkref tokenize shows what no text becomes");
-  return {Tokenizer::open(checkpoint)->encode(text, options.bos)};
+  const std::unique_ptr<Tokenizer> tokenizer = open_tokenizer(checkpoint);
+  if (model != nullptr) check_length(*tokenizer, text, option, *model);
+  std::vector<int> ids = tokenizer->encode(text, options.bos);
+  std::vector<std::string> all = tokenizer->notes();
+  if (ids.size() > 1 && ids[0] == ids[1] && ids[0] == tokenizer->bos_id()) {
+    all.push_back("The prompt starts with BOS twice: the text has it, and the tokenizer adds one.");
+    say_notes({all.back()});
+  }
+  if (notes != nullptr) *notes = std::move(all);
+  return {std::move(ids)};
 }
 
 }  // namespace
 
-std::vector<std::vector<int>> read_tokens(const TextCommand& o, const Checkpoint& checkpoint) {
+Model open_model(const Command& command) {
+  Model model = Model::open(command.model);
+  say_notes(model.config().notes);
+  return model;
+}
+
+std::unique_ptr<Tokenizer> open_tokenizer(const Checkpoint& checkpoint) {
+  std::unique_ptr<Tokenizer> tokenizer = Tokenizer::open(checkpoint);
+  say_notes(tokenizer->notes());
+  return tokenizer;
+}
+
+std::vector<std::vector<int>> read_tokens(const TextCommand& o, const Checkpoint& checkpoint,
+                                          const Model* model, std::vector<std::string>* notes) {
   const int given = o.prompt.has_value() + o.prompt_file.has_value() + o.tokens.has_value() +
                     o.tokens_file.has_value();
   if (given != 1)
@@ -103,8 +141,8 @@ std::vector<std::vector<int>> read_tokens(const TextCommand& o, const Checkpoint
            "give one of --prompt, --prompt-file, --tokens, --tokens-file");
   if (o.tokens) return {parse_ids(*o.tokens, "--tokens")};
   if (o.tokens_file) return read_ids_file(*o.tokens_file);
-  if (o.prompt) return encode_prompt(o, checkpoint, *o.prompt, "--prompt");
-  return encode_prompt(o, checkpoint, read_text_file(*o.prompt_file), *o.prompt_file);
+  if (o.prompt) return encode_prompt(o, checkpoint, *o.prompt, "--prompt", model, notes);
+  return encode_prompt(o, checkpoint, read_text_file(*o.prompt_file), *o.prompt_file, model, notes);
 }
 
 std::vector<int> read_one_sequence(const TextCommand& o, const Checkpoint& checkpoint) {

@@ -11,9 +11,18 @@
 
 namespace sinkref::cli {
 
+/// The model of --model. Its notes go to stderr.
+Model open_model(const Command& command);
+
+/// The tokenizer of a checkpoint. Its notes go to stderr.
+std::unique_ptr<Tokenizer> open_tokenizer(const Checkpoint& checkpoint);
+
 /// The token ids that --prompt, --prompt-file, --tokens or --tokens-file give: one list per
-/// sequence. Exactly one of the four must be there.
-std::vector<std::vector<int>> read_tokens(const TextCommand& options, const Checkpoint& checkpoint);
+/// sequence. Exactly one of the four must be there. With `model`, a text that cannot fit its context
+/// is refused before it is tokenized. Notes on the text's ids go to stderr and to `notes`.
+std::vector<std::vector<int>> read_tokens(const TextCommand& options, const Checkpoint& checkpoint,
+                                          const Model* model = nullptr,
+                                          std::vector<std::string>* notes = nullptr);
 
 /// The same for a command that takes one sequence: a batch is refused.
 std::vector<int> read_one_sequence(const TextCommand& options, const Checkpoint& checkpoint);

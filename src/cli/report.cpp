@@ -7,6 +7,7 @@
 
 #include "cli/commands.h"
 #include "cli/experiment.h"
+#include "cli/inputs.h"
 #include "cli/output.h"
 #include "measure/goldens/panel.h"
 #include "measure/paper/published.h"
@@ -44,7 +45,7 @@ int ReportCommand::run() const {
   if (!options.force && fs::exists(file, error))
     throw InputError(file.string() + ": exists already; choose another folder or add --force");
   if (options.paper) published_row(*options.paper);  // a wrong name shows before the work
-  const Model model = Model::open(options.model);
+  const Model model = open_model(options);
   const Experiment experiment = sink_experiment(options, model);
   for (const std::string& golden : options.goldens) require_golden_of(model, golden);
   ReportFolder folder(*options.out, options.force);

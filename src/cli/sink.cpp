@@ -5,6 +5,7 @@
 
 #include "cli/commands.h"
 #include "cli/experiment.h"
+#include "cli/inputs.h"
 #include "cli/output.h"
 #include "measure/panels.h"
 
@@ -12,7 +13,7 @@ namespace sinkref::cli {
 
 int SinkCommand::run() const {
   const SinkCommand& options = *this;
-  const Model model = Model::open(options.model);
+  const Model model = open_model(options);
   Experiment experiment = sink_experiment(options, model);
   experiment.stimuli.conditions.resize(1);  // the usual one
   std::vector<std::string_view> keys = {"sink_layers", "sink_metric", "norms_by_repeats", "next_token"};

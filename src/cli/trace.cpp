@@ -41,7 +41,8 @@ template <class T>
 int trace_with(const TraceCommand& options, const Model& model) {
   if (!options.out) throw InputError("--out is missing; expected the safetensors file to write");
   const ModelConfig& c = model.config();
-  const auto tokens = read_tokens(options, model.checkpoint());
+  std::vector<std::string> notes;
+  const auto tokens = read_tokens(options, model.checkpoint(), &model, &notes);
   const std::vector<Hook> chosen = select_hooks(options.hooks, c.layers);
   const std::vector<Neurons> patch = chosen_patch(options, model);
   const std::vector<Neurons> ablation = chosen_ablation(options, model);
@@ -59,6 +60,7 @@ int trace_with(const TraceCommand& options, const Model& model) {
       std::cerr << "\r" << done << " of " << all << " tokens" << (done == all ? "\n" : "");
     };
   auto metadata = trace_metadata(model, depth, options.precision, options.softmax);
+  add_notes(notes, metadata);
   metadata["patch"] = neurons_text(patch);
   if (!patch.empty()) metadata["patch_site"] = patch_site_name(options.patch_site);
   metadata["ablate"] = neurons_text(ablation);
@@ -87,7 +89,7 @@ int trace_with(const TraceCommand& options, const Model& model) {
 }  // namespace
 
 int TraceCommand::run() const {
-  const Model opened = Model::open(model);
+  const Model opened = open_model(*this);
   return precision == "fp64" ? trace_with<double>(*this, opened)
                              : trace_with<float>(*this, opened);
 }

@@ -27,7 +27,7 @@ constexpr size_t most_layers = 1000;  // of the model of two traces, which is no
 
 /// This machine's own run against stored truths.
 int verify_goldens(const VerifyCommand& options) {
-  const Model model = Model::open(options.model);
+  const Model model = open_model(options);
   std::vector<GoldenResult> goldens;
   ordered_json all = ordered_json::array();
   bool agrees = true;
@@ -109,7 +109,7 @@ VerifyOptions verify_options(const VerifyCommand& options, const Model& model) {
   if (options.has_input())
     verify.tokens = read_one_sequence(options, model.checkpoint());
   try {
-    const std::unique_ptr<Tokenizer> tokenizer = Tokenizer::open(model.checkpoint());
+    const std::unique_ptr<Tokenizer> tokenizer = open_tokenizer(model.checkpoint());
     if (tokenizer->adds_bos()) verify.bos = model.config().bos_id;
   } catch (const InputError&) {  // a model without a tokenizer is compared by ids alone
   }
@@ -123,7 +123,7 @@ std::string base_name(const std::string& path) {
 }
 
 VerifyReport verify_one_candidate(const VerifyCommand& options) {
-  const Model model = Model::open(options.model);
+  const Model model = open_model(options);
   const TraceFile candidate = TraceFile::open(*options.candidate);
   const VerifyOptions verify = verify_options(options, model);
   VerifyReport report;

@@ -43,7 +43,7 @@ void print_axis(const SelfCheckAxis& axis) {
 }  // namespace
 
 int verify_self(const VerifyCommand& options) {
-  const Model model = Model::open(options.model);
+  const Model model = open_model(options);
   const bool given = options.has_input();
   const std::vector<int> tokens =
       given ? read_one_sequence(options, model.checkpoint()) : default_tokens(model);

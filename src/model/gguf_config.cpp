@@ -1,6 +1,9 @@
 // The configuration of a GGUF file of architecture "llama": its "llama.*" metadata, and the
 // presence of tensors (biases, output matrix, RoPE divisors).
+#include <algorithm>
+#include <cctype>
 #include <charconv>
+#include <map>
 #include <set>
 
 #include "model/config_readers.h"
@@ -21,6 +24,12 @@ const std::set<std::string> known_keys = {
     "attention.causal", "rope.dimension_count", "rope.freq_base", "rope.scaling.type",
     "rope.scaling.factor", "rope.scale_linear", "rope.scaling.original_context_length",
     "rope.scaling.finetuned", "tensor_data_layout", "expert_used_count"};
+
+// "llama." + these are other families' settings, at the value that leaves plain LLaMA as it is.
+const std::map<std::string, nlohmann::json> neutral_values = {
+    {"expert_count", 0}, {"expert_shared_count", 0}, {"use_parallel_residual", false},
+    {"attention.scale", 0}, {"logit_scale", 0}, {"residual_scale", 0}, {"embedding_scale", 0},
+    {"attn_logit_softcapping", 0}, {"final_logit_softcapping", 0}, {"interleave_moe_layer_step", 0}};
 // clang-format on
 
 // GGUF stores fp32 where config.json has a decimal: 9.99999975e-06 for 1e-05. The shortest
@@ -47,6 +56,7 @@ class Reader {
   bool has_bias(std::initializer_list<const char*> parts) const;
   RopeConfig rope(const ModelConfig& config) const;
   void read_special_tokens(ModelConfig& config) const;
+  void note_what_is_missing(ModelConfig& config) const;
 
   const Checkpoint& checkpoint_;
 };
@@ -57,14 +67,15 @@ Field Reader::metadata(const std::string& key) const {
           found == checkpoint_.metadata().gguf.end() ? nullptr : &found->second};
 }
 
-// As in config.json: an unknown setting of the model is ignored only if it is switched off.
+// As in config.json: a setting of the model is ignored only where it is known to change nothing.
 void Reader::check_keys() const {
   const std::string prefix = "llama.";
   for (const auto& [key, value] : checkpoint_.metadata().gguf) {
     if (!key.starts_with(prefix) || known_keys.count(key.substr(prefix.size()))) continue;
-    if (!metadata(key).is_off())
-      metadata(key).fail("it to be absent, false or 0: sinkref does not know this setting",
-                         "if it does not change the model's mathematics, convert without it");
+    const auto neutral = neutral_values.find(key.substr(prefix.size()));
+    if (neutral == neutral_values.end() || !(value == neutral->second))
+      metadata(key).fail("it to be absent or without effect: sinkref does not know this setting",
+                         "convert the model again from its own page's files, or choose another");
   }
   if (field("attention.causal").is_set() && !field("attention.causal").flag())
     field("attention.causal").fail("true");
@@ -91,7 +102,30 @@ ModelConfig Reader::read() const {
   config.mlp_bias = has_bias({"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"});
   config.tied_output = !checkpoint_.has("lm_head.weight");
   read_special_tokens(config);
+  note_what_is_missing(config);
   return config;
+}
+
+// Settings that GGUF files of well-known models lack, so that they run without them.
+void Reader::note_what_is_missing(ModelConfig& config) const {
+  const auto found = checkpoint_.metadata().gguf.find("general.name");
+  const bool has_name = found != checkpoint_.metadata().gguf.end() && found->second.is_string();
+  std::string name = has_name ? found->second.get<std::string>() : "";
+  std::transform(name.begin(), name.end(), name.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  // Mistral-7B-v0.1's sizes: of its successors, those without a window have another vocabulary or
+  // base frequency.
+  const bool is_first_mistral = config.max_positions == 32768 && config.rope.theta == 10000 &&
+                                config.kv_heads == 8 && config.heads == 32;
+  if (!config.sliding_window && (is_first_mistral || name.find("mistral-7b-v0.1") != name.npos))
+    config.notes.push_back(
+        "The GGUF file names no sliding window; Mistral-7B-v0.1 has one of 4096, so beyond 4096 "
+        "tokens this is not that model.");
+  const bool is_llama3 = config.rope.theta == 500000 && config.max_positions > 8192;
+  if (is_llama3 && config.rope.scaling == RopeScaling::None && config.rope.freq_divisors.empty())
+    config.notes.push_back(
+        "The GGUF file has no RoPE scaling (rope_freqs.weight), which Llama 3.1 and later have: "
+        "if it is one of them, this is not that model; convert it again.");
 }
 
 size_t Reader::vocab_size() const {
@@ -152,12 +186,12 @@ RopeConfig Reader::rope(const ModelConfig& config) const {
 
 void Reader::read_special_tokens(ModelConfig& config) const {
   const Field bos = metadata("tokenizer.ggml.bos_token_id");
-  const std::vector<int> bos_ids = bos.ids(config.vocab_size);
+  const std::vector<int> bos_ids = bos.ids(config.vocab_size, config.notes);
   if (bos_ids.size() > 1) bos.fail("one token id");
   if (!bos_ids.empty()) config.bos_id = bos_ids[0];
   // A chat model ends its turn with eot and the text with eos; generation stops at either.
   for (const char* key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"})
-    for (const int id : metadata(key).ids(config.vocab_size))
+    for (const int id : metadata(key).ids(config.vocab_size, config.notes))
       if (config.eos_ids.empty() || config.eos_ids[0] != id) config.eos_ids.push_back(id);
 }
 

@@ -84,7 +84,7 @@ std::vector<float> Model::final_norm() const {
 }
 
 std::vector<Model::Needed> Model::needed_tensors() const {
-  return sinkref::needed_tensors(config_);
+  return sinkref::needed_tensors(config_, checkpoint_);
 }
 
 const LayerWeights& Model::layer(size_t index) const {
@@ -97,7 +97,7 @@ const LayerWeights& Model::layer(size_t index) const {
     const std::string name = tensor_name(tensor, index);
     if (tensor.matrix != nullptr) (*weights).*tensor.matrix = checkpoint_.matrix(name, shape);
     else (*weights).*tensor.vector = checkpoint_.vector(name, shape[0]);
-    if (tensor.has_bias(config_))
+    if (has_bias(tensor, config_, checkpoint_))
       (*weights).*tensor.vector = checkpoint_.vector(tensor_name(tensor, index, "bias"), shape[0]);
   }
   if (edit_) edit_(index, *weights);

@@ -53,13 +53,17 @@ std::string tensor_name(const TensorInfo& tensor, size_t layer, const char* part
   return block + tensor.hugging_face + "." + part;
 }
 
-std::vector<Model::Needed> needed_tensors(const ModelConfig& config) {
+bool has_bias(const TensorInfo& tensor, const ModelConfig& config, const Checkpoint& checkpoint) {
+  return tensor.has_bias(config) && checkpoint.has(tensor_name(tensor, 0, "bias"));
+}
+
+std::vector<Model::Needed> needed_tensors(const ModelConfig& config, const Checkpoint& checkpoint) {
   std::vector<Model::Needed> all;
   const auto add = [&](const TensorInfo& tensor, size_t layer) {
     if (!tensor.is_there(config)) return;
     const Shape shape = tensor.shape(config);
     all.push_back({tensor_name(tensor, layer), shape, layer});
-    if (tensor.has_bias(config)) all.push_back({tensor_name(tensor, layer, "bias"), {shape[0]}, layer});
+    if (has_bias(tensor, config, checkpoint)) all.push_back({tensor_name(tensor, layer, "bias"), {shape[0]}, layer});
   };
   const auto first = std::find_if(std::begin(tensors), std::end(tensors), [](const auto& t) { return t.in_block; });
   const auto last = std::find_if(first, std::end(tensors), [](const auto& t) { return !t.in_block; });

@@ -30,8 +30,12 @@ struct TensorInfo {
 /// Every tensor of a model, in the order in which it is used.
 std::span<const TensorInfo> tensor_table();
 
-/// All that a configuration calls for.
-std::vector<Model::Needed> needed_tensors(const ModelConfig& config);
+/// All that a configuration calls for, and of its biases those that the checkpoint has.
+std::vector<Model::Needed> needed_tensors(const ModelConfig& config, const Checkpoint& checkpoint);
+
+/// Whether a matrix has a bias here. Each kind of bias is there in all blocks or in none; one that is not
+/// is 0.
+bool has_bias(const TensorInfo& tensor, const ModelConfig& config, const Checkpoint& checkpoint);
 
 /// "model.layers.3.self_attn.q_proj.weight"
 std::string tensor_name(const TensorInfo& tensor, size_t layer, const char* part = "weight");

@@ -155,13 +155,23 @@ std::map<std::string, std::string> trace_metadata(const Model& model, size_t dep
                  {"sliding_window", nullptr},
                  {"inv_freq", model.inv_freq()}};
   if (c.sliding_window) config["sliding_window"] = *c.sliding_window;
-  return {{"program", "sinkref " SINKREF_VERSION},
-          {"arithmetic_version", std::to_string(arithmetic_version)},
-          {"precision", precision},
-          {"softmax", softmax == Softmax::one ? "one" : "standard"},
-          {"blocks_run", std::to_string(depth)},
-          {"weights_sha256", model.weights_sha256(depth)},
-          {"config", config.dump()}};
+  std::map<std::string, std::string> metadata = {
+      {"program", "sinkref " SINKREF_VERSION},
+      {"arithmetic_version", std::to_string(arithmetic_version)},
+      {"precision", precision},
+      {"softmax", softmax == Softmax::one ? "one" : "standard"},
+      {"blocks_run", std::to_string(depth)},
+      {"weights_sha256", model.weights_sha256(depth)},
+      {"config", config.dump()}};
+  add_notes(c.notes, metadata);
+  return metadata;
+}
+
+void add_notes(const std::vector<std::string>& notes, std::map<std::string, std::string>& metadata) {
+  for (const std::string& note : notes) {
+    std::string& all = metadata["notes"];
+    all += (all.empty() ? "" : " ") + note;
+  }
 }
 
 TraceFile TraceFile::open(const std::filesystem::path& path) {

@@ -1,5 +1,6 @@
 #include "tokenizer/bpe_tokenizer.h"
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <queue>
@@ -70,6 +71,7 @@ uint64_t pair_key(int left, int right) {
 class BpeTokenizer : public Tokenizer {
  public:
   explicit BpeTokenizer(BpeModel model) : model_(std::move(model)), added_(model_.added) {
+    notes_ = std::move(model_.notes);
     index_tokens();
     index_merges();
     for (int b = 0; b < 256; ++b) {
@@ -77,6 +79,7 @@ class BpeTokenizer : public Tokenizer {
       if (byte_ids_[b] < 0) byte_ids_[b] = model_.unknown.value_or(-1);
     }
     for (const AddedToken& token : model_.added) added_ids_.insert(token.id);
+    measure_tokens();
     if (!model_.ignore_merges) ids_.clear();  // nothing asks for whole pieces
   }
 
@@ -99,6 +102,14 @@ class BpeTokenizer : public Tokenizer {
   std::optional<int> bos_id() const override { return model_.bos; }
   std::optional<int> eos_id() const override { return model_.eos; }
   bool adds_bos() const override { return model_.adds_bos; }
+  size_t first_added_id() const override { return model_.first_added_id; }
+  size_t least_ids(std::string_view text) const override {
+    if (longest_ == 0) return 0;
+    const size_t bytes = static_cast<size_t>(std::count_if(text.begin(), text.end(), [&](char byte) {
+      return byte_ids_[static_cast<unsigned char>(byte)] >= 0;
+    }));
+    return (bytes + longest_ - 1) / longest_;
+  }
   std::string description() const override {
     return "byte-level BPE" + (model_.flavour.empty() ? "" : " (" + model_.flavour + ")");
   }
@@ -142,6 +153,13 @@ class BpeTokenizer : public Tokenizer {
         refuse(model_.name,
                "token " + quoted(tokens[id]) + " stands twice in the vocabulary, expected once");
     }
+  }
+
+  // An added token that takes white space with it has no longest text.
+  void measure_tokens() {
+    for (const std::string& token : model_.tokens) longest_ = std::max(longest_, token.size());
+    for (const AddedToken& token : model_.added)
+      if (token.lstrip || token.rstrip) longest_ = 0;
   }
 
   void index_merges() {
@@ -238,6 +256,7 @@ class BpeTokenizer : public Tokenizer {
   std::unordered_map<std::string_view, int> ids_;  // views of model_.tokens
   std::unordered_map<uint64_t, Merge> merges_;
   std::array<int, 256> byte_ids_{};
+  size_t longest_ = 0;  // bytes of text that one token may stand for; 0 if there is no bound
 };
 
 }  // namespace

@@ -22,10 +22,12 @@ struct BpeModel {
   /// making of the tokenizer.
   std::vector<std::pair<std::string_view, std::string_view>> merges;
   std::vector<AddedToken> added;  ///< their ids are also in `tokens`
+  size_t first_added_id = 0;      ///< one beyond the ids of the vocabulary proper
   PreTokenizer pre_tokenizer;
   bool ignore_merges = false;  ///< a piece that is a token is not merged from its bytes
   bool adds_bos = false;
   std::optional<int> bos, eos;
+  std::vector<std::string> notes;  ///< for Tokenizer::notes
   std::optional<int> unknown;  ///< stands for a byte that has no token; none: it is left out
 };
 

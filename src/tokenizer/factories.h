@@ -22,9 +22,15 @@ struct TokenizerSettings {
   std::optional<bool> add_bos;
   std::optional<std::string> bos_token, eos_token;
   std::vector<AddedToken> added;
+  std::vector<AddedToken> special;  ///< named or extra special tokens, without ids
   bool add_prefix_space = true;          ///< sentencepiece: "▁" before the text
   bool prefix_after_added_token = true;  ///< … and after each added token ("legacy")
   std::string file;                      ///< for messages
+  /// Of a GGUF file that does not say how the text is normalised: a text that depends on it is
+  /// refused.
+  bool unsaid_blanks = false;      ///< whether blanks at the ends and runs of blanks stay
+  bool unsaid_characters = false;  ///< whether characters beyond ASCII are replaced (NFKC)
+  std::vector<std::string> notes;
 };
 
 TokenizerSettings read_tokenizer_settings(const std::filesystem::path& folder);

@@ -1,7 +1,12 @@
+#include <algorithm>
+#include <cmath>
+#include <set>
+
 #include "sinkref/error.h"
 #include "tokenizer/bpe_tokenizer.h"
 #include "tokenizer/factories.h"
 #include "tokenizer/sentencepiece_model.h"
+#include "tokenizer/utf8.h"
 
 namespace sinkref {
 
@@ -17,6 +22,12 @@ struct PreTokenizerName {
   bool ignore_merges;
   bool adds_bos;
 };
+
+constexpr float added_score = -1000;  // that converters give to tokens without one
+
+// Compatibility characters that NFKC, sentencepiece's usual normalisation, replaces.
+constexpr std::initializer_list<const char*> changed_by_nfkc = {
+    "ª", "²", "³", "µ", "¹", "º", "¼", "½", "¾", "…", "™", "″", "⁰", "₁", "ℓ", "①", "ﬁ", "！", "，"};
 
 // "default" is not here: llama.cpp and the model's own tokenizer disagree on what it means.
 const std::vector<PreTokenizerName>& known_pre_tokenizers() {
@@ -128,27 +139,74 @@ class GgufVocabulary {
     return value.get<float>();
   }
 
+  bool has_piece_with(std::initializer_list<const char*> texts) const {
+    for (const Piece& piece : pieces_)
+      for (const char* text : texts)
+        if (piece.type == PieceType::normal && piece.text.find(text) != piece.text.npos) return true;
+    return false;
+  }
+
+  // sentencepiece's BPE scores are 0, -1, -2, … in the order of the merges.
+  void check_scores() const {
+    constexpr const char* remedy = "give the model's Hugging Face folder, or token ids";
+    std::set<float> of_merged;
+    size_t merged = 0, first = 0;
+    for (const Piece& piece : pieces_) {
+      if (piece.type != PieceType::normal) continue;
+      if (!std::isfinite(piece.score)) fail("tokenizer.ggml.scores holds a number that is not finite, expected finite ones");
+      if (piece.score != std::nearbyint(piece.score))
+        fail("tokenizer.ggml.scores holds log-probabilities as of sentencepiece's unigram model, "
+             "expected the ranks of a BPE: the file cannot say which model and normalisation it is",
+             remedy);
+      first += piece.score == 0;
+      if (piece.text.size() <= utf8_length(static_cast<unsigned char>(piece.text[0]))) continue;
+      ++merged;
+      of_merged.insert(piece.score);
+    }
+    if (merged > 1 && of_merged.size() == 1)
+      fail("tokenizer.ggml.scores are all alike, expected the order of the merges" +
+               std::string(find("merges") ? " there and not only in tokenizer.ggml.merges" : ""),
+           remedy);
+    if (first > 1)
+      fail("tokenizer.ggml.scores is 0 for " + std::to_string(first) +
+               " ordinary tokens, expected one first merge: the file does not say which are "
+               "user-defined",
+           remedy);
+  }
+
   // The same library as for tokenizer.model, so both formats give the same ids.
   std::unique_ptr<Tokenizer> make_sentencepiece() {
     if (find("scores") == nullptr) fail("has no tokenizer.ggml.scores, expected one per token");
     if (find("precompiled_charsmap") != nullptr)
       fail("has tokenizer.ggml.precompiled_charsmap, expected none as in LLaMA and Mistral");
+    check_scores();
     SentencepieceModel model;
     model.is_bpe = true;
     model.add_dummy_prefix = flag("add_space_prefix", true);
     model.remove_extra_whitespaces = flag("remove_extra_whitespaces", false);
+    TokenizerSettings settings;
+    settings.file = name_;
+    settings.add_bos = flag("add_bos_token", true);
+    // Pieces that a normalisation would have kept out of the vocabulary show that there is none.
+    // Who writes the key also writes precompiled_charsmap where there is one.
+    const bool is_said = find("remove_extra_whitespaces") != nullptr;
+    settings.unsaid_blanks = !is_said && !has_piece_with({"▁▁"});
+    settings.unsaid_characters = !is_said && !has_piece_with(changed_by_nfkc);
     model.unk_piece = pieces_[*id("unknown_token_id", 0)].text;
     model.bos_piece = pieces_[*id("bos_token_id", 1)].text;
     model.eos_piece = pieces_[*id("eos_token_id", 2)].text;
     for (Piece& piece : pieces_) {
       model.byte_fallback |= piece.type == PieceType::byte;
-      // Converters write a folder's added tokens so; they are cut out before sentencepiece.
-      if (piece.type == PieceType::user_defined) piece.type = PieceType::control;
+      // Converters give a folder's added tokens this score; they are cut out before sentencepiece.
+      // Others are sentencepiece's own.
+      const bool is_added = piece.type == PieceType::user_defined && piece.score == added_score;
+      if (is_added) piece.type = PieceType::control;
+      if (is_added && settings.notes.empty())
+        settings.notes.push_back(
+            "The GGUF file does not say whether text after an added token starts with a space: "
+            "taken as in transformers' legacy tokenizer, which puts one.");
     }
     model.pieces = std::move(pieces_);
-    TokenizerSettings settings;
-    settings.file = name_;
-    settings.add_bos = flag("add_bos_token", true);
     return make_sentencepiece_tokenizer(serialize(model), name_, settings);
   }
 
@@ -168,6 +226,16 @@ class GgufVocabulary {
       if (!merge.is_string()) wrong_type("merges", merge, "strings");
       model.merges.push_back(parse_merge(merge.get_ref<const std::string&>(), name_));
     }
+    if (find("token_type") == nullptr)
+      fail("has no tokenizer.ggml.token_type, expected one per token: it says which are cut out of "
+           "the text");
+    const bool has_long_tokens = std::any_of(pieces_.begin(), pieces_.end(), [](const Piece& piece) {
+      return piece.type == PieceType::normal && !piece.text.empty() &&
+             piece.text.size() > utf8_length(static_cast<unsigned char>(piece.text[0]));
+    });
+    if (model.merges.empty() && has_long_tokens)
+      fail("tokenizer.ggml.merges is empty, expected the merges that make its longer tokens");
+    model.first_added_id = pieces_.size();
     model.tokens.reserve(pieces_.size());
     for (Piece& piece : pieces_) add_token(std::move(piece), model);
     pieces_ = {};

@@ -7,7 +7,7 @@
 
 namespace sinkref {
 
-/// \s means White_Space in these, as in Rust's and Oniguruma's regular expressions.
+/// In Oniguruma's dialect, as everything in a tokenizer.json.
 namespace pattern {
 constexpr const char* gpt2 =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
@@ -27,7 +27,8 @@ class PreTokenizer {
   PreTokenizer(PreTokenizer&&) noexcept;
   PreTokenizer& operator=(PreTokenizer&&) noexcept;
 
-  /// `where` names the file in messages; InputError if PCRE2 refuses the pattern.
+  /// `where` names the file in messages; InputError for a pattern that PCRE2 refuses or might read
+  /// otherwise than Oniguruma (oniguruma.h).
   void add(const std::string& pattern, const std::string& where);
 
   std::vector<std::string_view> split(std::string_view text) const;

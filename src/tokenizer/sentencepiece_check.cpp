@@ -181,7 +181,10 @@ class ModelReader {
     WireReader wire(bytes, name_);
     while (!wire.done()) {
       const Field field = wire.next();
-      if (field.number == 2) check_charsmap(message(field, "precompiled_charsmap"));
+      if (field.number == 2) {
+        check_charsmap(message(field, "precompiled_charsmap"));
+        model_.has_charsmap = !field.bytes.empty();
+      }
       if (field.number == 3) model_.add_dummy_prefix = boolean(field, "add_dummy_prefix");
       if (field.number == 4)
         model_.remove_extra_whitespaces = boolean(field, "remove_extra_whitespaces");

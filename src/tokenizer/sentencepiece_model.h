@@ -25,6 +25,7 @@ struct SentencepieceModel {
   bool add_dummy_prefix = true;
   bool remove_extra_whitespaces = true;
   bool byte_fallback = false;
+  bool has_charsmap = false;  ///< characters are replaced (NFKC); serialize() writes none
 };
 
 /// Reads and checks the protobuf before libsentencepiece sees it: version 0.1.97 crashes on long

@@ -1,5 +1,6 @@
 #include <sentencepiece_processor.h>
 
+#include <algorithm>
 #include <unordered_map>
 
 #include "sinkref/error.h"
@@ -46,6 +47,10 @@ class SentencepieceTokenizer : public Tokenizer {
       after_added_ = load(model.append(no_dummy_prefix), name);
     bos_ = special_id(settings.bos_token, processor_->bos_id(), settings.file);
     eos_ = special_id(settings.eos_token, processor_->eos_id(), settings.file);
+    unsaid_blanks_ = settings.unsaid_blanks;
+    unsaid_characters_ = settings.unsaid_characters;
+    notes_ = settings.notes;
+    measure_pieces();
     adds_bos_ = settings.add_bos.value_or(bos_.has_value());
     if (adds_bos_ && !bos_)
       refuse(settings.file,
@@ -79,6 +84,10 @@ class SentencepieceTokenizer : public Tokenizer {
   std::optional<int> bos_id() const override { return bos_; }
   std::optional<int> eos_id() const override { return eos_; }
   bool adds_bos() const override { return adds_bos_; }
+  size_t first_added_id() const override { return model_.pieces.size(); }
+  size_t least_ids(std::string_view text) const override {
+    return longest_ == 0 ? 0 : (text.size() + longest_ - 1) / longest_;
+  }
   std::string description() const override {
     return model_.is_bpe ? "sentencepiece BPE" : "sentencepiece unigram";
   }
@@ -93,6 +102,7 @@ class SentencepieceTokenizer : public Tokenizer {
         after_added = true;
         continue;
       }
+      check_unsaid(segment.text);
       const Processor& processor = after_added && after_added_ ? *after_added_ : *processor_;
       std::vector<int> part;
       const auto status = processor.Encode(segment.text, &part);
@@ -118,6 +128,10 @@ class SentencepieceTokenizer : public Tokenizer {
       ids_.emplace(piece.text, static_cast<int>(id));
     }
     for (const AddedToken& token : settings.added) add_token(token, settings.file, tokens);
+    for (const AddedToken& token : settings.special)
+      if (token.content != settings.bos_token && token.content != settings.eos_token)
+        add_special_token(token, tokens);
+    for (const AddedToken& token : tokens) strips_blanks_ |= token.lstrip || token.rstrip;
     added_ = AddedTokens(std::move(tokens));
   }
 
@@ -133,6 +147,47 @@ class SentencepieceTokenizer : public Tokenizer {
     if (!is_new) return;  // libsentencepiece knows it
     added_text_.emplace(token.id, token.content);
     tokens.push_back(token);
+  }
+
+  // Special tokens beyond the vocabulary get the next ids, as in transformers; BOS and EOS must be
+  // known.
+  void add_special_token(AddedToken token, std::vector<AddedToken>& tokens) {
+    token.id = static_cast<int>(vocab_size());
+    if (!ids_.emplace(token.content, token.id).second) return;
+    added_text_.emplace(token.id, token.content);
+    tokens.push_back(std::move(token));
+  }
+
+  // What one id may stand for at most: only where the text reaches the pieces as it is, and each
+  // character becomes at least one id.
+  void measure_pieces() {
+    size_t bytes = 0;
+    for (const Piece& piece : model_.pieces) {
+      bytes += piece.type == PieceType::byte;
+      longest_ = std::max(longest_, piece.text.size());
+    }
+    for (const auto& [id, text] : added_text_) longest_ = std::max(longest_, text.size());
+    const bool is_bounded = model_.byte_fallback && bytes == 256 && !model_.has_charsmap &&
+                            !model_.remove_extra_whitespaces && !strips_blanks_;
+    if (!is_bounded) longest_ = 0;
+  }
+
+  // Where a GGUF file does not say what becomes of blanks and of characters beyond ASCII.
+  void check_unsaid(std::string_view text) const {
+    const auto is_blank = [](char c) { return c == ' '; };
+    const bool has_blanks =
+        !text.empty() && (is_blank(text.front()) || is_blank(text.back()) || text.find("  ") != text.npos);
+    if (unsaid_blanks_ && has_blanks)
+      refuse(name_,
+             "tokenizer.ggml.remove_extra_whitespaces is missing, expected it for a text with blanks "
+             "at an end or side by side",
+             "give the model's Hugging Face folder, or token ids");
+    const auto is_plain = [](char c) { return c >= 0x20 && c < 0x7F; };
+    if (unsaid_characters_ && !std::all_of(text.begin(), text.end(), is_plain))
+      refuse(name_,
+             "the file does not say how characters are normalised, nor do its pieces show it, "
+             "expected a text of printable ASCII characters",
+             "give the model's Hugging Face folder, or token ids");
   }
 
   std::optional<int> special_id(const std::optional<std::string>& text, int by_default,
@@ -182,6 +237,9 @@ class SentencepieceTokenizer : public Tokenizer {
   AddedTokens added_;
   bool strips_prefix_ = true;
   bool adds_bos_ = true;
+  bool strips_blanks_ = false;  // some added token takes white space with it
+  bool unsaid_blanks_ = false, unsaid_characters_ = false;
+  size_t longest_ = 0;  // bytes of text that one id may stand for; 0 if there is no bound
   std::optional<int> bos_, eos_;
 };
 

@@ -23,17 +23,13 @@ bool is_tiktoken(std::string_view bytes) {
          line.find_first_not_of("0123456789\r", space + 1) == line.npos;
 }
 
-// The embedding must have a row for every id; rows beyond the vocabulary are usual padding.
-void check_vocab_size(const Tokenizer& tokenizer, const Checkpoint& checkpoint,
-                      const std::string& name) {
-  if (!checkpoint.metadata().config.is_object()) return;
-  const auto size = checkpoint.metadata().config.find("vocab_size");
-  if (size == checkpoint.metadata().config.end() || !size->is_number_unsigned()) return;
-  if (tokenizer.vocab_size() > size->get<uint64_t>())
-    refuse(name,
-           "has " + std::to_string(tokenizer.vocab_size()) + " tokens, expected at most " +
-               size->dump() + ", the vocab_size in " + checkpoint.config_file().string(),
-           "take both files from one model");
+// The rows of the embedding, where config.json says.
+std::optional<size_t> rows_of(const Checkpoint& checkpoint) {
+  const nlohmann::json& config = checkpoint.metadata().config;
+  if (!config.is_object() || !config.contains("vocab_size")) return std::nullopt;
+  const nlohmann::json& size = config["vocab_size"];
+  if (!size.is_number_unsigned()) return std::nullopt;
+  return size.get<size_t>();
 }
 
 std::unique_ptr<Tokenizer> open_folder(const fs::path& folder, std::string& name) {
@@ -73,10 +69,28 @@ std::unique_ptr<Tokenizer> Tokenizer::open(const Checkpoint& checkpoint) {
   } else {
     std::string name;
     tokenizer = open_folder(checkpoint.path(), name);
-    check_vocab_size(*tokenizer, checkpoint, name);
+    tokenizer->rows_ = rows_of(checkpoint);
+    tokenizer->name_ = name;
+    // Added tokens may go beyond: fill-in tokens that the model was not trained with do.
+    if (tokenizer->rows_ && tokenizer->first_added_id() > *tokenizer->rows_)
+      refuse(name,
+             "has " + std::to_string(tokenizer->first_added_id()) + " tokens, expected at most " +
+                 std::to_string(*tokenizer->rows_) + ", the vocab_size in " +
+                 checkpoint.config_file().string(),
+             "take both files from one model");
   }
   return_freed_memory();  // that of the file's text
   return tokenizer;
+}
+
+void Tokenizer::check_rows(std::span<const int> ids) const {
+  if (!rows_) return;
+  for (int id : ids)
+    if (static_cast<size_t>(id) >= *rows_)
+      refuse(name_,
+             "the text holds token " + quoted(piece(id)) + " of id " + std::to_string(id) +
+                 ", expected one of the model's " + std::to_string(*rows_),
+             "leave it out of the text, or take the tokenizer from the model's own page");
 }
 
 std::vector<int> Tokenizer::encode(std::string_view text, BosPolicy bos) const {
@@ -87,10 +101,12 @@ std::vector<int> Tokenizer::encode(std::string_view text, BosPolicy bos) const {
                quoted(std::string(text.substr(valid, 1))) + ", expected UTF-8",
            "convert the text");
   std::vector<int> ids = encode_without_bos(text);
+  check_rows(ids);
   if (bos == BosPolicy::off || (bos == BosPolicy::automatic && !adds_bos())) return ids;
   if (!bos_id())
     refuse("--bos on", "expected a tokenizer with a BOS token, this one has none", "use --bos off");
   ids.insert(ids.begin(), *bos_id());
+  check_rows({ids.data(), 1});
   return ids;
 }
 

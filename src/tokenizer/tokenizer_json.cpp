@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <unordered_map>
 
 #include "sinkref/error.h"
 #include "tokenizer/bpe_tokenizer.h"
@@ -126,13 +127,17 @@ class TokenizerJson {
     place = token;
   }
 
+  // As the tokenizers package numbers them, whatever ids the files say: a token of the vocabulary
+  // keeps its id, any other gets the next.
   void read_added_tokens() {
+    for (size_t id = 0; id < out_.tokens.size(); ++id)
+      if (!out_.tokens[id].empty()) ids_.emplace(out_.tokens[id], static_cast<int>(id));
+    out_.first_added_id = out_.tokens.size();
+    next_id_ = static_cast<int>(ids_.size());
     if (!member(root_, "added_tokens").is_null())
       for (const json& token : array(root_, "added_tokens")) add_token(read_added_token(token));
-    for (const AddedToken& token : settings_.added)
-      if (std::none_of(out_.added.begin(), out_.added.end(),
-                       [&](const AddedToken& known) { return known.content == token.content; }))
-        add_token(token);
+    for (const AddedToken& token : settings_.added) add_token(token);
+    for (const AddedToken& token : settings_.special) add_token(token);
   }
 
   AddedToken read_added_token(const json& token) const {
@@ -149,9 +154,27 @@ class TokenizerJson {
     return added;
   }
 
-  void add_token(const AddedToken& token) {
+  void add_token(AddedToken token) {
+    const auto is_known = [&](const AddedToken& known) { return known.content == token.content; };
+    if (std::any_of(out_.added.begin(), out_.added.end(), is_known)) return;
+    const auto found = ids_.find(token.content);
+    const int stated = token.id;
+    token.id = found == ids_.end() ? next_id_ : found->second;
+    if (token.id >= next_id_) next_id_ = token.id + 1;
+    if (token.id >= max_vocab_size || (found == ids_.end() && has_token(token.id)))
+      fail("added token " + sinkref::quoted(token.content) + " would get id " +
+           std::to_string(token.id) + ", expected one that no other token has");
+    if (stated >= 0 && stated != token.id)
+      out_.notes.push_back("Added token " + sinkref::quoted(token.content) + " has id " +
+                       std::to_string(token.id) + " as in transformers, where " + name_ + " says " +
+                       std::to_string(stated) + ".");
     put_token(token.id, token.content);
-    out_.added.push_back(token);
+    ids_.emplace(token.content, token.id);
+    out_.added.push_back(std::move(token));
+  }
+
+  bool has_token(int id) const {
+    return static_cast<size_t>(id) < out_.tokens.size() && !out_.tokens[id].empty();
   }
 
   void read_pre_tokenizer(const json& step) {
@@ -196,12 +219,12 @@ class TokenizerJson {
     read_unknown_token(root_["model"]);
     const json& post = member(root_, "post_processor");
     if (!post.is_null()) read_post_processor(post);
-    if (settings_.bos_token) out_.bos = id_of(*settings_.bos_token, "bos_token");
+    if (settings_.bos_token && !out_.adds_bos) out_.bos = id_of(*settings_.bos_token, "bos_token");
     if (settings_.eos_token) out_.eos = id_of(*settings_.eos_token, "eos_token");
-    out_.adds_bos = settings_.add_bos.value_or(out_.adds_bos);
-    if (out_.adds_bos && !out_.bos)
-      refuse(settings_.file, "add_bos_token is true without a bos_token, expected one",
-             "name it or set add_bos_token to false");
+    if (settings_.add_bos.value_or(out_.adds_bos) != out_.adds_bos)
+      out_.notes.push_back("A text " + std::string(out_.adds_bos ? "gets" : "gets no") +
+                       " BOS, as the post_processor of " + name_ + " says; transformers passes over "
+                       "add_bos_token of " + settings_.file + " beside it.");
   }
 
   void read_unknown_token(const json& model) {
@@ -241,16 +264,32 @@ class TokenizerJson {
     if (size != 2 || !is(0, "SpecialToken") || !is(1, "Sequence"))
       fail("post_processor puts other tokens around a text, expected only one BOS before it");
     const json& special = object(single[0]["SpecialToken"], "SpecialToken", name_);
-    out_.bos = id_of(text(special, "id"), "post_processor");
+    out_.bos = template_id(post, text(special, "id"));
     out_.adds_bos = true;
   }
 
+  // The template's own table says which ids a name stands for.
+  int template_id(const json& post, const std::string& token) const {
+    const json& table = object(member(post, "special_tokens"), "special_tokens", name_);
+    const json& entry = member(table, token.c_str());
+    if (!entry.is_object())
+      fail("post_processor names token " + quoted(token) + ", expected one of its special_tokens");
+    const json& ids = array(entry, "ids");
+    if (ids.size() != 1)
+      fail("post_processor puts " + std::to_string(ids.size()) + " ids for token " +
+           quoted(token) + ", expected one BOS");
+    const int id = token_id(ids[0], token);
+    if (!has_token(id))
+      fail("post_processor puts id " + std::to_string(id) + ", expected one of the vocabulary");
+    return id;
+  }
+
   int id_of(const std::string& token, const char* what) const {
-    const auto found = std::find(out_.tokens.begin(), out_.tokens.end(), token);
-    if (token.empty() || found == out_.tokens.end())
+    const auto found = ids_.find(token);
+    if (found == ids_.end())
       fail(std::string(what) + " names token " + quoted(token) +
            ", expected one of the vocabulary");
-    return static_cast<int>(found - out_.tokens.begin());
+    return found->second;
   }
 
   static constexpr auto replace = json::error_handler_t::replace;
@@ -259,6 +298,8 @@ class TokenizerJson {
   const std::string& name_;
   const TokenizerSettings& settings_;
   BpeModel out_;
+  std::unordered_map<std::string, int> ids_;
+  int next_id_ = 0;  // that an added token gets
   bool seen_byte_level_ = false;
 };
 

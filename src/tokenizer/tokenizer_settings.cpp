@@ -1,5 +1,7 @@
 #include <algorithm>
+#include <array>
 #include <charconv>
+#include <map>
 
 #include "base/json_file.h"
 #include "sinkref/error.h"
@@ -17,10 +19,15 @@ class SettingsReader {
   explicit SettingsReader(const fs::path& folder) : folder_(folder) {}
 
   TokenizerSettings read() {
-    out_.file = (folder_ / "tokenizer_config.json").string();
-    read_special_tokens("special_tokens_map.json");
-    if (const json config = read_object("tokenizer_config.json"); !config.is_null())
-      read_config(config);
+    json config = read_object("tokenizer_config.json");
+    // As in transformers: the map is read only where the tokens are not listed, and then wins.
+    if (config.is_null() || !config.contains("added_tokens_decoder"))
+      if (const json map = read_object("special_tokens_map.json"); !map.is_null()) {
+        if (config.is_null()) config = json::object();
+        for (const auto& [key, value] : map.items()) config[key] = value;
+      }
+    file_ = out_.file = (folder_ / "tokenizer_config.json").string();
+    if (!config.is_null()) read_config(config);
     if (out_.added.empty()) read_added_tokens_json();
     if (out_.added.empty()) read_tokenizer_json();
     return std::move(out_);
@@ -61,26 +68,72 @@ class SettingsReader {
     if (!text.get<std::string>().empty()) out = text.get<std::string>();
   }
 
-  void read_special_tokens(const char* file) {
-    const json map = read_object(file);
-    if (map.is_null()) return;
-    read_token(map, "bos_token", out_.bos_token);
-    read_token(map, "eos_token", out_.eos_token);
-  }
-
   void read_config(const json& config) {
     out_.add_bos = flag(config, "add_bos_token");
-    if (flag(config, "add_eos_token").value_or(false))
+    // Beside a tokenizer.json, transformers passes over it.
+    if (flag(config, "add_eos_token").value_or(false) && fs::exists(folder_ / "tokenizer.model"))
       fail("add_eos_token is true, expected false as sinkref appends no token", "set it to false");
     read_token(config, "bos_token", out_.bos_token);
     read_token(config, "eos_token", out_.eos_token);
     out_.add_prefix_space = flag(config, "add_prefix_space").value_or(true);
     out_.prefix_after_added_token = flag(config, "legacy").value_or(true);
+    read_added_tokens_decoder(config);
+    read_special_tokens(config);
+  }
+
+  void read_added_tokens_decoder(const json& config) {
     const auto added = config.find("added_tokens_decoder");
     if (added == config.end()) return;
     if (!added->is_object())
       fail("added_tokens_decoder is of another kind, expected an object of id: token");
-    for (const auto& [id, token] : added->items()) add(token, number(id));
+    std::map<int, const json*> in_order;
+    for (const auto& [id, token] : added->items()) {
+      const int value = number(id);
+      if (!in_order.emplace(value, &token).second)
+        fail("id " + std::to_string(value) +
+             " stands twice in added_tokens_decoder, expected one token per id");
+    }
+    for (const auto& [id, token] : in_order) add(*token, id);
+  }
+
+  // All that transformers makes special tokens of, in its order.
+  void read_special_tokens(const json& config) {
+    constexpr std::array<const char*, 7> names = {"bos_token", "eos_token", "unk_token", "sep_token",
+                                                  "pad_token", "cls_token", "mask_token"};
+    for (const char* name : names)
+      if (config.contains(name)) add_special(config[name], name);
+    for (const auto& [key, value] : config.items())
+      if (key.ends_with("_token") && std::find(names.begin(), names.end(), key) == names.end() &&
+          (value.is_string() || value.is_object()))
+        add_special(value, key);
+    const char* extra = config.contains("extra_special_tokens") && !config["extra_special_tokens"].empty()
+                            ? "extra_special_tokens"
+                            : "additional_special_tokens";
+    if (!config.contains(extra) || config[extra].is_null()) return;
+    if (!config[extra].is_array() && !config[extra].is_object())
+      fail(std::string(extra) + " is of another kind, expected a list of tokens");
+    for (const json& token : config[extra]) add_special(token, extra);
+  }
+
+  void add_special(const json& token, const std::string& key) {
+    if (token.is_null()) return;
+    const json& text = token.is_object() && token.contains("content") ? token["content"] : token;
+    if (!text.is_string())
+      fail(key + " is of another kind, expected a string or an object with content");
+    if (text.get_ref<const std::string&>().empty()) return;
+    AddedToken special{-1, text.get<std::string>()};
+    if (token.is_object()) {
+      special.lstrip = flag(token, "lstrip").value_or(false);
+      special.rstrip = flag(token, "rstrip").value_or(false);
+      special.normalized = flag(token, "normalized").value_or(false);
+      if (flag(token, "single_word").value_or(false)) fail_single_word(special.content);
+    }
+    out_.special.push_back(std::move(special));
+  }
+
+  [[noreturn]] void fail_single_word(const std::string& content) const {
+    fail("added token " + sinkref::quoted(content) +
+         " is single_word, expected it not to be as in LLaMA and Mistral");
   }
 
   int number(const std::string& text) const {
@@ -99,9 +152,7 @@ class SettingsReader {
     added.lstrip = flag(token, "lstrip").value_or(false);
     added.rstrip = flag(token, "rstrip").value_or(false);
     added.normalized = flag(token, "normalized").value_or(false);
-    if (flag(token, "single_word").value_or(false))
-      fail("added token " + sinkref::quoted(added.content) +
-           " is single_word, expected it not to be as in LLaMA and Mistral");
+    if (flag(token, "single_word").value_or(false)) fail_single_word(added.content);
     add(std::move(added));
   }
 
