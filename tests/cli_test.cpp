@@ -95,7 +95,6 @@ pid_t start(Arguments arguments, const std::string& out, const std::string& err,
     for (const int fd : conditions.closed) ::close(fd);
     // What the caller ignores (nohup), the program ignores as well.
     for (const int signal : {SIGINT, SIGTERM, SIGHUP}) ::signal(signal, SIG_DFL);
-    ::setenv("OMP_WAIT_POLICY", "passive", 1);  // other work may share the cores
     ::alarm(20);
     ::execv(argv[0], argv.data());
     ::_exit(99);

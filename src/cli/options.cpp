@@ -115,7 +115,7 @@ OptionTable whole_table(Command& command) {
                    "Hugging Face folder or .gguf file; without it the tiny model that comes along is "
                    "run"},
                   {"threads", number(command.threads, 0, 1024),
-                   "OpenMP threads, 0 for all; cannot change a bit"}}});
+                   "threads, 0 for as many as this process may keep busy; cannot change a bit"}}});
 }
 
 std::string model_name(const Command& command) {

@@ -374,8 +374,7 @@ class Runner:
         start = time.monotonic()
         try:
             done = subprocess.run(["bash", "-c", command.text], cwd=self.folder(document.name), capture_output=True,
-                                  encoding="utf-8", errors="replace", stdin=subprocess.DEVNULL, timeout=TIMEOUT,
-                                  env=os.environ | {"OMP_WAIT_POLICY": "passive"})
+                                  encoding="utf-8", errors="replace", stdin=subprocess.DEVNULL, timeout=TIMEOUT)
         except subprocess.TimeoutExpired:
             return problem(document, command.line, f"took more than {TIMEOUT} s: {command.text}")
         self.count += 1

@@ -126,10 +126,10 @@ for model in "${models[@]}"; do
 done
 must_be_same "build/sinkref" "$root/build/sinkref"
 one_ulp_is_caught
-if ! echo '#include <omp.h>' | clang++ -fopenmp -x c++ -fsyntax-only - 2>/dev/null; then
-  echo "invariance.sh: installing clang and libomp"
+if ! command -v clang++ >/dev/null; then
+  echo "invariance.sh: installing clang"
   if [ "$(id -u)" -eq 0 ]; then as=(); else as=(sudo); fi
-  "${as[@]}" env DEBIAN_FRONTEND=noninteractive sh -c 'apt-get update -qq && apt-get install -y -qq --no-install-recommends clang libomp-dev >/dev/null' ||
+  "${as[@]}" env DEBIAN_FRONTEND=noninteractive sh -c 'apt-get update -qq && apt-get install -y -qq --no-install-recommends clang >/dev/null' ||
     fail "clang could not be installed"
 fi
 variant clang-O1 clang++ -O1
