@@ -271,12 +271,10 @@ constexpr DTypeRow table[] = {
 constexpr bool in_order() {
   size_t usable = 0;
   for (size_t i = 0; i < std::size(table); ++i)
-    if (table[i].dtype &&
-        (table[i].dtype != DType(i) || table[i].widen == nullptr || ++usable != i + 1))
-      return false;
+    if (table[i].dtype && (table[i].dtype != DType(i) || ++usable != i + 1)) return false;
   return true;
 }
-static_assert(in_order(), "the rows of DType come first, in its order, each with its function");
+static_assert(in_order(), "the rows of DType come first, in its order");
 
 }  // namespace
 

@@ -152,7 +152,7 @@ Checkpoint Checkpoint::open(const fs::path& path) {
     refuse(path.string(), "no such file or folder, expected " + std::string(a_model),
            "check the path");
   if (fs::is_directory(status)) {
-    checkpoint.metadata_ = std::make_shared<CheckpointMetadata>(read_config_json(path));
+    checkpoint.metadata_ = std::make_shared<CheckpointMetadata>(CheckpointMetadata{read_config_json(path), {}});
     read_safetensors_folder(checkpoint);
   } else if (fs::is_regular_file(status) && is_gguf_file(path)) {
     checkpoint.is_gguf_ = true;
@@ -166,7 +166,7 @@ Checkpoint Checkpoint::open(const fs::path& path) {
 void Checkpoint::forget_vocabulary() {
   static const std::set<std::string> vocabulary = {"tokenizer.ggml.tokens", "tokenizer.ggml.merges",
                                                    "tokenizer.ggml.scores", "tokenizer.ggml.token_type"};
-  auto rest = std::make_shared<CheckpointMetadata>(metadata_->config);
+  auto rest = std::make_shared<CheckpointMetadata>(CheckpointMetadata{metadata_->config, {}});
   for (const auto& [key, value] : metadata_->gguf)
     if (!vocabulary.contains(key)) rest->gguf.emplace(key, value);
   const bool freed = rest->gguf.size() < metadata_->gguf.size();

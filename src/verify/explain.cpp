@@ -119,7 +119,13 @@ Explanation explain(const Model& model, const Candidate& candidate, const Verify
   if (hypothesis.after) hypothesis.after(hooks, place);
   std::vector<int> tokens = candidate.tokens()[sequence];
   tokens.resize(std::min(tokens.size(), positions));
-  run(altered, how, {tokens}, hooks, place.first_block);
+  // Of the patch and the hypothesis, what lies outside these blocks has no say and does not run.
+  const bool logits = with_head && candidate.has({HookPoint::Logits, 0});
+  Forward<double> forward(altered, how,
+                          {place.first_block, place.end_block, logits ? LogitRows::hooked : LogitRows::none});
+  std::vector<Sequence<double>> batch;
+  batch.push_back(forward.start(tokens));
+  forward.run(batch, hooks);
   return comparison.explanation(first);
 }
 
