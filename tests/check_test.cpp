@@ -17,6 +17,12 @@ StoredMatrix stored(const std::vector<float>& values, size_t rows, size_t cols) 
   return {reinterpret_cast<const std::byte*>(values.data()), DType::F32, rows, cols, 0};
 }
 
+std::vector<std::string> all_kernels() {
+  std::vector<std::string> names = available_kernels();
+  names.push_back("openblas");
+  return names;
+}
+
 }  // namespace
 
 TEST_CASE("check: a row that a matrix does not have", "[check]") {
@@ -44,9 +50,7 @@ TEST_CASE("check: linear with a wrong width, height or bias", "[check]") {
 }
 
 TEST_CASE("check: every entry of every table of kernels", "[check]") {
-  std::vector<std::string> names = available_kernels();
-  names.push_back("openblas");
-  for (const std::string& name : names) {
+  for (const std::string& name : all_kernels()) {
     INFO(name);
     const Kernels<float>& k = find_kernels<float>(name);
     const std::vector<float> values(4 * 32, 1.0f);
@@ -72,9 +76,7 @@ TEST_CASE("check: every entry of every table of kernels", "[check]") {
 
 #ifdef __SANITIZE_ADDRESS__
 TEST_CASE("check: memory that is too small, before vector code meets it", "[check]") {
-  std::vector<std::string> names = available_kernels();
-  names.push_back("openblas");
-  for (const std::string& name : names) {
+  for (const std::string& name : all_kernels()) {
     INFO(name);
     const Kernels<float>& k = find_kernels<float>(name);
     const std::vector<float> values(4 * 32, 1.0f);

@@ -148,18 +148,20 @@ TEST_CASE("patch effect: the original is unmoved, pinned values are v, ablated o
   }
 }
 
-TEST_CASE("patch effect: the result does not depend on threads or chunks", "[patch]") {
+TEST_CASE("patch effect: the result does not depend on threads, chunks or the kernel", "[patch]") {
   const Model model = Model::open(outputs + "tiny_llama3");
-  const auto json = [&](size_t threads, size_t chunk) {
+  const auto json = [&](size_t threads, size_t chunk, const std::string& kernel) {
     set_thread_count(threads);
     RunOptions options;
     options.chunk = chunk;
+    options.kernel = kernel;
     return to_json(measure_patch_effect(model, options, some_inputs(), [](const std::string&) {}),
                    true).dump();
   };
-  const std::string expected = json(1, 512);
-  CHECK(json(2, 512) == expected);
-  CHECK(json(3, 5) == expected);
+  const std::string expected = json(1, 512, "auto");
+  CHECK(json(2, 512, "auto") == expected);
+  CHECK(json(3, 5, "auto") == expected);
+  CHECK(json(2, 5, "spec") == expected);  // whose hooks see one sequence after the other
 }
 
 TEST_CASE("patch effect: no neurons, a run without prefix and a text of one token are refused",

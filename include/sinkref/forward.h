@@ -115,8 +115,21 @@ class Forward {
 extern template class Forward<float>;
 extern template class Forward<double>;
 
-/// The greedy continuation: at each step the first of the largest logits, until an eos token (which
-/// is not returned) or `count` tokens. `sequence` holds the pending prompt.
+/// A greedy continuation: at each step the first of the largest logits.
+struct Greedy {
+  std::vector<int> tokens;
+  bool ended = false;  ///< by an end-of-text token, which is not among the tokens
+};
+
+/// The continuations of a batch whose last logits are `logits`: at most `count` tokens each, fewer after
+/// an end-of-text token or where the context is full. `each` is told every token. All at once: a decode
+/// step costs little more for several sequences than for one.
+template <class T>
+std::vector<Greedy> continue_greedily(Forward<T>& forward, std::vector<Sequence<T>>& batch,
+                                      Matrix<T> logits, size_t count, Hooks<T>& hooks,
+                                      const std::function<void(int)>& each = {});
+
+/// The tokens that follow the pending prompt of one sequence.
 template <class T>
 std::vector<int> generate(Forward<T>& forward, Sequence<T> sequence, size_t count, Hooks<T>& hooks,
                           const std::function<void(int)>& each = {});

@@ -115,6 +115,8 @@ struct Row {
 };
 
 /// Values at one hook, as they are being computed. They may be changed: what follows uses them.
+/// A call brings rows of one sequence or of several, those of a sequence together; which sequences
+/// share a call is the kernel's affair.
 template <class T>
 struct Activation {
   Hook hook;

@@ -114,7 +114,7 @@ RunInfo run_info(const EvalCommand& options, const Model& model, const std::vect
     files.push_back({{"name", valid_utf8(file.name)}, {"sha256", file.sha256}});
   RunInfo info = {{"program", "sinkref " SINKREF_VERSION},
                   {"arithmetic_version", arithmetic_version},
-                  {"model", model_name(options)},
+                  {"model", last_part(options.model)},
                   {"weights_sha256", model.weights_sha256(model.config().layers)},
                   {"config", configuration(model)},
                   {"tokenizer_sha256", tokenizer_sha256(model.checkpoint())},

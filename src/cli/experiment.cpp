@@ -43,7 +43,7 @@ Experiment experiment_for(const StudyCommand& options, const Model& model, size_
     choice.ids = read_one_sequence(options, model.checkpoint());
     check_tokens(model, *choice.ids);
   }
-  Experiment experiment{model,           model_name(options), run_options(options), stimuli_for(model, choice),
+  Experiment experiment{model,           last_part(options.model), run_options(options), stimuli_for(model, choice),
                         options.precision, options.paper,       options.goldens,      say};
   if (experiment.stimuli.tokenizer)
     for (const std::string& word : options.words) note_last_token(*experiment.stimuli.tokenizer, word);

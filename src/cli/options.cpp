@@ -118,8 +118,8 @@ OptionTable whole_table(Command& command) {
                    "threads, 0 for as many as this process may keep busy; cannot change a bit"}}});
 }
 
-std::string model_name(const Command& command) {
-  const std::filesystem::path path = std::filesystem::path(command.model).lexically_normal();
+std::string last_part(const std::string& text) {
+  const std::filesystem::path path = std::filesystem::path(text).lexically_normal();
   return valid_utf8((path.has_filename() ? path : path.parent_path()).filename().string());
 }
 

@@ -95,7 +95,7 @@ std::unique_ptr<Command> parse_command(const CommandRow& row, const std::vector<
 /// Every row of the command, the common ones last.
 OptionTable whole_table(Command& command);
 
-/// The name of the model's file or folder, as UTF-8.
-std::string model_name(const Command& command);
+/// The name of a file or folder without what stands before it, as UTF-8.
+std::string last_part(const std::string& path);
 
 }  // namespace sinkref::cli

@@ -118,17 +118,13 @@ VerifyOptions verify_options(const VerifyCommand& options, const Model& model) {
   return verify;
 }
 
-std::string base_name(const std::string& path) {
-  return valid_utf8(std::filesystem::path(path).filename().string());
-}
-
 VerifyReport verify_one_candidate(const VerifyCommand& options) {
   const Model model = open_model(options);
   const TraceFile candidate = TraceFile::open(*options.candidate);
   const VerifyOptions verify = verify_options(options, model);
   VerifyReport report;
-  report.reference = model_name(options);
-  report.candidate = base_name(*options.candidate);
+  report.reference = last_part(options.model);
+  report.candidate = last_part(*options.candidate);
   report.exact = options.exact;
   report.hf_noise = hf_noise(options, candidate);
   report.result = options.exact ? exact_against_model(options, model, candidate, verify)
@@ -149,8 +145,8 @@ VerifyReport verify_two_traces(const VerifyCommand& options) {
   Budget budget;
   if (options.budget) budget = Budget::read(*options.budget, most_layers);
   VerifyReport report;
-  report.reference = base_name(options.traces[0]);
-  report.candidate = base_name(options.traces[1]);
+  report.reference = last_part(options.traces[0]);
+  report.candidate = last_part(options.traces[1]);
   report.exact = options.exact || budget.empty();
   report.result = verify_traces(reference, candidate, budget, options.exact);
   if (!options.exact && budget.empty())

@@ -71,22 +71,43 @@ PositionMove compare(const OriginalRow& original, const float* logits, const Nor
   return move;
 }
 
-/// Rows of one step: the same positions under every intervention, the original first.
-struct StepRows {
-  const Activation<float>& logits;
-  size_t count = logits.rows.size() / intervention_count;
-  std::vector<std::vector<PositionMove>> moves{intervention_count, std::vector<PositionMove>(count)};
-
-  explicit StepRows(const Activation<float>& all) : logits(all) {
+/// Logits of one step: the same positions under every intervention, the original first.
+class StepRows {
+ public:
+  /// A call of the hook may bring one sequence, as --kernel spec does, or several.
+  void add(const Activation<float>& a) {
+    width_ = a.width;
+    for (size_t r = 0; r < a.rows.size(); ++r) {
+      std::vector<float>& logits = logits_[a.rows[r].sequence];
+      if (logits.empty()) first_position = a.rows[r].position;
+      logits.insert(logits.end(), a.row(r), a.row(r) + width_);
+    }
+    if (!complete()) return;
+    count = logits_[0].size() / width_;
+    moves.assign(intervention_count, std::vector<PositionMove>(count));
     parallel_for(count, [&](size_t r) {
-      const OriginalRow original(row(0, r), logits.width);
+      const OriginalRow original(row(0, r), width_);
       for (size_t i = 0; i < intervention_count; ++i)
-        moves[i][r] = compare(original, row(i, r), i == 0 ? original.normaliser
-                                                          : normaliser_of(row(i, r), logits.width));
+        moves[i][r] =
+            compare(original, row(i, r), i == 0 ? original.normaliser : normaliser_of(row(i, r), width_));
     });
   }
-  const float* row(size_t intervention, size_t r) const { return logits.row(intervention * count + r); }
-  size_t first_position() const { return logits.rows[0].position; }
+  bool complete() const {
+    return std::all_of(logits_.begin(), logits_.end(), [&](const auto& logits) {
+      return !logits.empty() && logits.size() == logits_[0].size();
+    });
+  }
+  void clear() {
+    for (std::vector<float>& logits : logits_) logits.clear();
+  }
+  const float* row(size_t intervention, size_t r) const { return logits_[intervention].data() + r * width_; }
+
+  size_t first_position = 0, count = 0;
+  std::vector<std::vector<PositionMove>> moves;
+
+ private:
+  size_t width_ = 0;
+  std::vector<std::vector<float>> logits_ = std::vector<std::vector<float>>(intervention_count);
 };
 
 /// Sums over the positions of all pieces, of one intervention.
@@ -113,7 +134,7 @@ class TextSums {
       }
     });
     for (size_t r = 0; r < step.count; ++r)
-      add(tokens, step.first_position() + r, moves[r], step.moves[0][r], step.row(intervention, r),
+      add(tokens, step.first_position + r, moves[r], step.moves[0][r], step.row(intervention, r),
           step.row(0, r));
   }
 
@@ -226,6 +247,7 @@ void measure_text(const Model& model, const RunOptions& options, const PatchEffe
     if (piece.size() < 2) throw InputError("a piece of text has fewer than two tokens");
     counts.push_back(piece.size() - 1);
     effect.predicted += piece.size() - 1;
+    StepRows step;
     Hooks<float> hooks;
     for (size_t i = 0; i < intervention_count; ++i) {
       Hooks<float> own;
@@ -234,8 +256,10 @@ void measure_text(const Model& model, const RunOptions& options, const PatchEffe
       sums[i].begin_piece();
     }
     hooks.add({HookPoint::Logits, 0}, [&](const Activation<float>& a) {
-      const StepRows step(a);
+      step.add(a);
+      if (!step.complete()) return;
       for (size_t i = 0; i < intervention_count; ++i) sums[i].add(piece, step, i);
+      step.clear();
     });
     run(model, together, std::vector(intervention_count, piece), hooks);
   }

@@ -3,8 +3,6 @@
 #include <string>
 #include <vector>
 
-#include "sinkref/forward.h"
-
 // Does a model that is repeating a word keep repeating it? (Yona et al. 2025, section 3.)
 
 namespace sinkref {
@@ -26,16 +24,6 @@ struct Continuation {
 
 /// Tokens of each continuation.
 inline constexpr size_t continuation_tokens = 12;
-
-/// The greedy continuation of one sequence: at most `count` tokens, fewer where the context is full.
-struct Greedy {
-  std::vector<int> tokens;
-  bool ended = false;  ///< by an end-of-text token, which is not among the tokens
-};
-/// The continuations of a batch whose last logits are `logits`. All at once: a decode step costs
-/// little more for several sequences than for one.
-std::vector<Greedy> continue_greedily(Forward<float>& forward, std::vector<Sequence<float>>& batch,
-                                      Matrix<float> logits, size_t count, Hooks<float>& hooks);
 
 /// Fills `kept` and `outcome` from `generated`; `ended` if an end-of-text token came.
 void judge(Continuation& continuation, int token, bool ended);
