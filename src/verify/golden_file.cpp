@@ -15,7 +15,7 @@ using nlohmann::json;
 
 namespace {
 
-constexpr const char* remedy = "write it with tools/hf_golden.py";
+constexpr const char* remedy = "write it with tools/reference/hf_golden.py";
 
 /// "blocks.3.hook_resid_post.norm" holds the norms of the rows of that hook.
 const std::string norm_suffix = ".norm";

@@ -21,7 +21,7 @@ struct GoldenFloor {
 /// "floor" of a golden's metadata, by tensor. Throws InputError.
 std::map<std::string, GoldenFloor> read_golden_floor(const TraceFile& file);
 
-/// A golden file as tools/hf_golden.py writes it, all of it checked before anything runs.
+/// A golden file as tools/reference/hf_golden.py writes it, all of it checked before anything runs.
 struct GoldenFile {
   struct Tensor {
     std::string name;
