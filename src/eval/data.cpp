@@ -28,9 +28,9 @@ std::string sha256(std::string_view bytes) {
   return hex;
 }
 
-/// The text of a .gz file; other files as they are.
+/// The text of a .gz file; other files as they are. A megabyte can hold a gigabyte of blanks.
 std::string unpacked(const std::string& file, const std::string& bytes) {
-  constexpr size_t most = size_t{4} << 30;
+  constexpr size_t most = size_t{256} << 20;
   if (!bytes.starts_with("\x1f\x8b")) return bytes;
   std::error_code error_of_status;
   if (file == "-" || !std::filesystem::is_regular_file(file, error_of_status))
@@ -42,13 +42,15 @@ std::string unpacked(const std::string& file, const std::string& bytes) {
   for (int n = 0; (n = gzread(in.get(), part.data(), static_cast<unsigned>(part.size()))) != 0;) {
     if (n < 0) throw InputError(file + ": is a damaged gzip file; fetch it again");
     text.append(part.data(), static_cast<size_t>(n));
-    if (text.size() > most) throw InputError(file + ": unpacks to more than 4 GiB");
+    if (text.size() > most) throw InputError(file + ": unpacks to more than 256 MiB; split it into several files");
   }
   int error = 0;
   gzerror(in.get(), &error);
   if (error != Z_OK) throw InputError(file + ": is a damaged gzip file; fetch it again");
   return text;
 }
+
+constexpr size_t longest_line = size_t{16} << 20;
 
 /// Calls each(object, "file:line") for every line.
 void each_line(const std::string& file, std::string_view text,
@@ -59,6 +61,9 @@ void each_line(const std::string& file, std::string_view text,
     const std::string where = file + ":" + std::to_string(line);
     const std::string_view row = text.substr(begin, end - begin);
     if (row.empty()) throw InputError(where + ": is empty; expected a JSON object on every line");
+    if (row.size() > longest_line)
+      throw InputError(where + ": is " + std::to_string(row.size()) + " bytes long; expected at most " +
+                       std::to_string(longest_line) + " for one item");
     const json object = parse_json(row, where);
     if (!object.is_object()) throw InputError(where + ": expected a JSON object");
     each(object, where);

@@ -72,6 +72,17 @@ void shorten(const EvalItem& item, size_t choice, size_t max_positions, EvalRequ
   request.truncated = dropped;
 }
 
+/// A text so far beyond the context that hardly any of it would count is not worth its tokens.
+void require_some_use(const EvalItem& item, const std::string& text, const Tokenizer& tokenizer,
+                      size_t max_positions) {
+  constexpr size_t most_contexts = 16;
+  const size_t least = tokenizer.least_ids(text);
+  if (least / most_contexts > max_positions)
+    throw InputError(item.where + ": a text of " + std::to_string(text.size()) + " bytes, at least " +
+                     std::to_string(least) + " tokens, is more than " + std::to_string(most_contexts) +
+                     " times the model's limit of " + std::to_string(max_positions));
+}
+
 }  // namespace
 
 std::vector<EvalRequest> encode_item(const EvalItem& item, const Tokenizer& tokenizer,
@@ -80,6 +91,8 @@ std::vector<EvalRequest> encode_item(const EvalItem& item, const Tokenizer& toke
   std::vector<int> context;
   for (size_t choice = 0; choice < item.choices.size(); ++choice) {
     const std::string& text = item.context_of(choice);
+    for (const std::string* part : {&text, &item.choices[choice]})
+      require_some_use(item, *part, tokenizer, max_positions);
     if (text.empty()) {
       requests.push_back(after_no_context(item, item.choices[choice], tokenizer));
     } else {
