@@ -45,7 +45,8 @@ std::vector<fs::path> unfinished_files(const fs::path& path) {
   const fs::path folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
   for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
     const std::string name = entry->path().filename().string();
-    if (name.starts_with(begin) && name.find_first_not_of("0123456789-", begin.size()) == name.npos)
+    if (name.size() > begin.size() && name.starts_with(begin) &&
+        name.find_first_not_of("0123456789-", begin.size()) == name.npos)
       all.push_back(entry->path());
   }
   return all;

@@ -186,7 +186,9 @@ int main(int argc, char** argv) {
   open_standard_streams();
   std::signal(SIGBUS, file_changed);
   std::signal(SIGXFSZ, SIG_IGN);  // a size limit is then an error of write(), which cleans up
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGALRM, SIGUSR1, SIGUSR2, SIGXCPU})
+  // All that end a program and are no fault of its own.
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGALRM, SIGUSR1, SIGUSR2, SIGXCPU,
+                           SIGVTALRM, SIGPROF, SIGPOLL, SIGPWR, SIGSTKFLT, SIGABRT})
     if (std::signal(signal, interrupted) == SIG_IGN) std::signal(signal, SIG_IGN);  // nohup
   try {
     const int code = run({argv + std::min(argc, 1), argv + argc});

@@ -50,7 +50,8 @@ std::string unpacked(const std::string& file, const std::string& bytes) {
   return text;
 }
 
-constexpr size_t longest_line = size_t{16} << 20;
+// A megabyte of gzip can hold many of them too.
+constexpr size_t longest_line = size_t{16} << 20, most_choices = 10'000, most_items = 1'000'000;
 
 /// Calls each(object, "file:line") for every line.
 void each_line(const std::string& file, std::string_view text,
@@ -117,6 +118,9 @@ EvalItem read_item(const json& object, const std::string& where) {
   item.choices = list_field<std::string>(object, "choices", where, 0, is_some_text,
                                          "texts that are not empty");
   const size_t n = item.choices.size();
+  if (n > most_choices)
+    throw InputError(where + ": has " + std::to_string(n) + " choices, expected at most " +
+                     std::to_string(most_choices));
   if (object.contains("contexts"))
     item.contexts = list_field<std::string>(object, "contexts", where, n, is_text, "texts");
   if (object.contains("norm_chars"))
@@ -233,6 +237,9 @@ EvalData read_eval_data(const std::vector<std::string>& files, const EvalSelecti
   for (const std::string& file : files) {
     const std::string bytes = read_text_file(file);
     each_line(file, unpacked(file, bytes), [&](const json& object, const std::string& where) {
+      if (data.items.size() == most_items)
+        throw InputError(where + ": is more than " + std::to_string(most_items) +
+                         " items; expected fewer, split the data into several runs");
       data.items.push_back(read_item(object, where));
     });
     data.files.push_back({std::filesystem::path(file).filename().string(), sha256(bytes)});

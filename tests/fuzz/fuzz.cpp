@@ -16,8 +16,8 @@
 
 #include "base/json_file.h"
 #include "base/threads.h"
-#include "cli/commands.h"
-#include "cli/inputs.h"
+#include "cli/ids.h"
+#include "cli/shared_options.h"
 #include "eval/eval.h"
 #include "eval/samples.h"
 #include "sinkref/error.h"
@@ -133,6 +133,7 @@ void gguf(std::string_view input) {
   } catch (const InputError&) {  // the vocabulary may be whole all the same
   }
   read_tokenizer(path);
+  tokenizer_sha256(Checkpoint::open(path));
 }
 
 void config(std::string_view input) {
@@ -240,27 +241,31 @@ void eval_items(std::string_view input) {
   }
 }
 
-/// What stands on the command line: ids, hooks, neurons, or the arguments of a command, one a line.
+/// Every kind of option.
+struct AnyCommand : cli::RunningCommand {
+  std::vector<std::string> files, words;
+  std::optional<std::string> out;
+  std::optional<size_t> seed;
+  bool force = false;
+
+  cli::OptionTable table() override {
+    return cli::joined({prompt_rows(), id_rows(), bos_row(), kernel_row(), precision_row(), chunk_row(), softmax_row(),
+                        patch_row(), patch_site_row(), ablate_row(), cli::output_rows(out, force, "FILE", "a file"),
+                        {{"files", cli::texts("FILE", files), "files", true},
+                         {"word", cli::single_words("WORD", words), "a word"},
+                         {"seed", cli::number(seed, 0), "a number"}}});
+  }
+  int run() const override { return 0; }
+};
+
+/// What stands on the command line. The first letter says what follows: ids, a file of them, hooks,
+/// neurons, or a command's arguments, one a line.
 void options(std::string_view input) {
   if (input.empty()) return;
   const std::string text(input.substr(1));
-  const cli::CommandRow rows[] = {
-      {"tokenize", "", "", cli::make_tokenize}, {"trace", "", "", cli::make_trace},
-      {"verify", "", "", cli::make_verify},     {"report", "", "", cli::make_report},
-      {"eval", "", "", cli::make_eval},         {"first-layer", "", "", cli::make_first_layer}};
-  struct Text : cli::TextCommand {
-    cli::OptionTable table() override { return {}; }
-    int run() const override { return 0; }
-  } command;
   switch (input[0]) {
-    case 't':
-      command.tokens = text;
-      cli::read_tokens(command, tiny().checkpoint());
-      return;
-    case 'f':
-      command.tokens_file = write("tokens.json", text).string();
-      cli::read_tokens(command, tiny().checkpoint());
-      return;
+    case 't': cli::parse_ids(text, "--tokens"); return;
+    case 'f': cli::read_ids_file(write("tokens.json", text).string()); return;
     case 'h': select_hooks(text, tiny().config().layers); return;
     case 'n': neurons_text(parse_neurons(text, "--patch", tiny().config())); return;
     default: break;
@@ -271,8 +276,10 @@ void options(std::string_view input) {
     arguments.push_back(text.substr(begin, end - begin));
     begin = end + 1;
   }
-  const std::vector<cli::CommandRow> all(std::begin(rows), std::end(rows));
-  cli::parse_command(all[static_cast<unsigned char>(input[0]) % all.size()], all, arguments);
+  const cli::CommandRow row = {"any", "", "", [] { return std::unique_ptr<cli::Command>(new AnyCommand); }};
+  std::vector<cli::CommandRow> all;
+  all.push_back(row);
+  cli::parse_command(row, all, arguments);
 }
 
 struct Reader {

@@ -6,6 +6,7 @@
 They are the small files of reference_outputs and small files made here.
 """
 
+import gzip
 import json
 import os
 import pathlib
@@ -151,7 +152,7 @@ def seeds():
     budget = {"tensors": {"blocks.*.hook_resid_post": {"local": 1e-6, "propagated": [[0, 1e-6], [5, 2e-6]]}, "logits": {"local": 0}}}
     arguments = (
         "--prompt\nthe the\n--bos=off\n--json", "--tokens\n1,5x3\n--hooks\nblocks.*\n--out=t\n--force", "a.safetensors\nb.safetensors\n--exact",
-        "--word\nthe\n--word\ndust\n--repeats\n100", "--data\na\nb\n--limit\n5\n--shard\n0/2", "--help", "--\n-x",
+        "--word\nthe\n--word\ndust\n--seed\n100", "--files\na\nb\n--chunk=5\n--patch\n0:3\n--patch-site\nboth", "--help", "--\n-x",
     )  # fmt: skip
     return {
         "safetensors": [safetensors(small), safetensors(half)],
@@ -168,9 +169,9 @@ def seeds():
         "traces": [trace("1,5", "blocks.0.hook_resid_post,logits"), trace("1,5", "blocks.0.attn.*")],
         "budget": [json.dumps(budget).encode()],
         "run_json": [BETWEEN.join([info, b"".join(line)]), BETWEEN.join([shard[0], line[0], shard[1], line[1]])],
-        "eval_items": [b"".join(items[:3]), *items[3:12], BETWEEN.join([items[0], prefixes])],
+        "eval_items": [b"".join(items[:3]), gzip.compress(items[0]), *items[3:12], BETWEEN.join([items[0], prefixes])],
         "options": [b"t1,5x600,7", b"hblocks.*.hook_resid_post,logits", b"hblocks.?.attn.*", b"n0:3,17;1:5", b"f[[1,2],[3]]", b"f[5,6]",
-                    *(bytes([i]) + a.encode() for i in range(6) for a in arguments)],
+                    *(b"a" + a.encode() for a in arguments)],
     }  # fmt: skip
 
 
