@@ -25,6 +25,7 @@
 #include "sinkref/tiny_model.h"
 #include "sinkref/trace.h"
 #include "sinkref/verify.h"
+#include "verify/candidate.h"
 #include "verify/golden.h"
 #include "verify/golden_file.h"
 
@@ -169,15 +170,35 @@ void tokenizer_model(std::string_view input) {
   read_tokenizer(folder() / "slow");
 }
 
+/// A run of the model costs more than a hundred readings: one input in sixteen is run.
+bool is_run(std::string_view input) {
+  unsigned sum = 0;
+  for (const char c : input) sum += static_cast<unsigned char>(c);
+  return sum % 16 == 0;
+}
+
 void golden(std::string_view input) {
   const fs::path path = write("golden.safetensors", input);
-  compare_with_golden(tiny(), "auto", path);
+  const GoldenFile read(path, tiny());
+  if (is_run(input)) compare_with_golden(tiny(), "auto", path);
 }
 
 void candidate(std::string_view input) {
+  const TraceFile file = TraceFile::open(write("candidate.safetensors", input));
+  const ModelConfig& config = tiny().config();
+  const Candidate read(file, config, "", std::nullopt);
+  for (const Hook hook : read.hooks())
+    for (size_t s = 0; s < read.tokens().size(); ++s)
+      for (size_t p = 0; p < read.tokens()[s].size(); ++p) {
+        size_t width = 1;
+        for (const size_t extent : hook_shape(hook.point, config)) width *= extent;
+        std::vector<double> row(is_attention(hook.point) ? p + 1 : width);  // no more than is to be written
+        if (is_attention(hook.point)) read.attention_row(hook, s, config.heads - 1, p, p + 1, row.data());
+        else read.row(hook, s, p, row.data());
+      }
   VerifyOptions options;
   options.diagnose = false;
-  verify_candidate(tiny(), TraceFile::open(write("candidate.safetensors", input)), options);
+  if (is_run(input)) verify_candidate(tiny(), file, options);
 }
 
 void traces(std::string_view input) {
