@@ -1,15 +1,17 @@
 // Log-likelihoods: sharing prefixes and batching change no bit, the patch included; and what is
 // asked is what lm-eval asks.
 
-#include <catch2/catch.hpp>
+#include <zlib.h>
+
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <limits>
 #include <random>
 
-#include "sinkref/error.h"
+#include "checkpoint_builder.h"
 #include "eval/eval.h"
+#include "sinkref/error.h"
 
 using namespace sinkref;
 
@@ -264,6 +266,30 @@ TEST_CASE("eval: requests are lm-eval's", "[eval]") {
   CHECK(first[0].tokens[0] == *tiny.tokenizer->bos_id());
   CHECK(std::count(first[0].tokens.begin(), first[0].tokens.end(), first[0].tokens[0]) == 1);
 
+  // A context that has BOS by itself gets no second one, whoever puts it there.
+  const std::string bos = tiny.tokenizer->piece(*tiny.tokenizer->bos_id());
+  EvalItem twice = item;
+  twice.context = bos + item.context;
+  for (const BosPolicy policy : {BosPolicy::automatic, BosPolicy::on, BosPolicy::off}) {
+    const auto once = encode_item(twice, *tiny.tokenizer, policy, 512);
+    CHECK(once[0].tokens == tiny.tokenizer->encode("The answer is here", BosPolicy::on));
+    CHECK(once[0].from == tiny.tokenizer->encode("The answer", BosPolicy::on).size());
+  }
+  twice.context = bos + bos + item.context;
+  CHECK(encode_item(twice, *tiny.tokenizer, BosPolicy::on, 512)[0].tokens[1] == *tiny.tokenizer->bos_id());
+
+  // Texts that are far beyond the context are not tokenized first.
+  for (const size_t positions : {1, 6, 512}) {
+    EvalItem huge = item;
+    huge.where = "file.jsonl:7";
+    huge.context = std::string((positions + 1) * 1024, 'a');
+    CHECK_THROWS_WITH(encode_item(huge, *tiny.tokenizer, BosPolicy::automatic, positions),
+                      Catch::StartsWith("file.jsonl:7: a text of "));
+    std::swap(huge.context, huge.choices[0]);
+    CHECK_THROWS_WITH(encode_item(huge, *tiny.tokenizer, BosPolicy::automatic, positions),
+                      Catch::StartsWith("file.jsonl:7: a text of "));
+  }
+
   item.where = "file.jsonl:7";
   item.choices = {" a", " is here and there and everywhere"};
   CHECK_THROWS_WITH(encode_item(item, *tiny.tokenizer, BosPolicy::automatic, 6),
@@ -325,4 +351,29 @@ TEST_CASE("eval: shards cover the items once, in order, with about the same work
     }
     CHECK(next == costs.size());
   }
+}
+
+TEST_CASE("eval: data that would fill the memory is refused, packed or not", "[eval]") {
+  const TempDir folder;
+  const auto packed = [&](const std::vector<std::pair<std::string, size_t>>& parts) {
+    const std::filesystem::path path = folder.path() / "data.jsonl.gz";
+    const gzFile file = gzopen(path.c_str(), "wb");
+    for (const auto& [text, times] : parts)
+      for (size_t i = 0; i < times; ++i) gzwrite(file, text.data(), static_cast<unsigned>(text.size()));
+    gzclose(file);
+    CHECK(std::filesystem::file_size(path) < size_t{1} << 20);
+    return path.string();
+  };
+  const auto refused = [&](const std::string& file, const std::string& why) {
+    CHECK_THROWS_WITH(read_eval_data({file}, {}), Catch::Contains(why));
+  };
+  const std::string begin = "{\"task\": \"t\", \"id\": \"0\", \"context\": \"", end = "\", \"choices\": [\"a\"], \"gold\": 0}\n";
+  const std::string blanks(1 << 20, ' ');
+  CHECK(read_eval_data({packed({{begin, 1}, {blanks, 3}, {end, 1}})}, {}).items[0].context.size() == 3 << 20);
+  refused(packed({{begin, 1}, {blanks, 300}, {end, 1}}), "unpacks to more than 256 MiB");
+  refused(packed({{begin, 1}, {blanks, 17}, {end, 1}}), ":1: is ");
+  refused(packed({{begin + "\", \"choices\": [", 1}, {"\"a\",", 10'000}, {"\"b\"], \"gold\": 0}\n", 1}}), ":1: has 10001 choices");
+  const std::string line = begin + end;
+  folder.write("plain.jsonl", begin + blanks + end + begin + std::string(17 << 20, 'a') + end);
+  refused((folder.path() / "plain.jsonl").string(), ":2: is ");
 }

@@ -135,6 +135,49 @@ TEST_CASE("output: nothing is given away that was computed from a file written t
   }
 }
 
+TEST_CASE("output: what a killed process left is in nobody's way, and goes", "[output]") {
+  const TempDir folder;
+  const fs::path file = folder.path() / "out";
+  const std::string own = "out.partial-" + std::to_string(::getpid());
+  for (const std::string& left : {own, own + "-1", std::string("out.partial-1"), std::string("out.partial-99999999999")})
+    folder.write(left, "half");
+  for (const char* other : {"out.partial", "out.partial-", "out.partial-1x", "xout.partial-1", "out.finished-1"})
+    folder.write(other, "kept");
+  fs::create_symlink("out.finished-1", folder.path() / "out.partial-2");
+  fs::create_directory(folder.path() / "out.partial-3");
+  CHECK(was_abandoned(file));
+  CHECK_FALSE(was_abandoned(folder.path() / "ou"));
+  write_text_file(file, "text", false);
+  CHECK(read_text_file(file) == "text");
+  CHECK_FALSE(was_abandoned(file));
+  CHECK(files_in(folder.path()) == 8);
+  CHECK(read_text_file(folder.path() / "out.finished-1") == "kept");
+
+  // Of a process that lives it stays, and both finish.
+  OutputFile first(file, true), second(file, true);
+  CHECK_FALSE(was_abandoned(file));
+  first.append("first");
+  second.append("second");
+  first.commit();
+  CHECK(read_text_file(file) == "first");
+  second.commit();
+  CHECK(read_text_file(file) == "second");
+  CHECK(files_in(folder.path()) == 8);
+}
+
+TEST_CASE("output: files without locks are left alone", "[output]") {
+  const TempDir folder;
+  folder.write("out.partial-1", "half");
+  CHECK(in_child(folder.path() / "err", [&] {
+          without({SYS_flock}, ENOSYS);
+          if (was_abandoned(folder.path() / "out")) return 1;
+          write_text_file(folder.path() / "out", "text", false);
+          return 0;
+        }) == 0);
+  CHECK(fs::exists(folder.path() / "out.partial-1"));
+  CHECK(read_text_file(folder.path() / "out") == "text");
+}
+
 TEST_CASE("output: names that cannot be are InputErrors", "[output]") {
   const TempDir folder;
   fs::create_symlink("loop", folder.path() / "loop");
@@ -245,4 +288,18 @@ TEST_CASE("samples: only whole shards of one run are merged", "[output]") {
       info["shard"].erase(key);
       input_error([&] { merge(info.dump()); }, {"a"});
     }
+}
+
+TEST_CASE("samples: a GGUF's vocabulary is told from another, forgotten or not", "[output]") {
+  const TempDir folder;
+  const auto hash = [&](const std::vector<std::string>& tokens, bool forget) {
+    GgufBuilder gguf = tiny_gguf().text("tokenizer.ggml.model", "llama").texts("tokenizer.ggml.tokens", tokens);
+    Checkpoint checkpoint = Checkpoint::open(folder.write("m.gguf", gguf.build()));
+    if (forget) checkpoint.forget_vocabulary();
+    return tokenizer_sha256(checkpoint);
+  };
+  const std::vector<std::string> some(16, "a"), others(16, "b");
+  CHECK(hash(some, false) == hash(some, true));
+  CHECK(hash(others, true) == hash(others, true));
+  CHECK(hash(some, true) != hash(others, true));
 }

@@ -295,3 +295,46 @@ TEST_CASE("verify: a candidate's tokens, lengths and metadata are input too", "[
   refused(whole, {{"hooks", std::string(1'000'000, '*')}});
   refused(whole, {{"hooks", 3}});
 }
+
+TEST_CASE("verify: two traces of other lengths or other frequencies do not agree", "[verify]") {
+  const TempDir folder;
+  const auto ids = [](const std::vector<int64_t>& values) {
+    return std::string(reinterpret_cast<const char*>(values.data()), 8 * values.size());
+  };
+  const auto trace = [&](const char* name, const std::vector<int64_t>& lengths, const std::vector<float>& frequencies,
+                         const std::string& config) {
+    std::vector<BuiltTensor> tensors = {{"tokens", "I64", {2, 3}, ids({1, 2, 3, 4, 5, -1})}, f32("hook_embed", {2, 3, 4})};
+    if (!lengths.empty()) tensors.push_back({"lengths", "I64", {lengths.size()}, ids(lengths)});
+    if (!frequencies.empty()) tensors.push_back({"rope.inv_freq", "F32", {frequencies.size()}, raw_floats(frequencies)});
+    std::string file = safetensors_file(tensors);
+    if (!config.empty()) {
+      uint64_t size = 0;
+      std::memcpy(&size, file.data(), sizeof size);
+      nlohmann::json header = nlohmann::json::parse(file.substr(8, size));
+      header["__metadata__"]["config"] = config;
+      file = safetensors_file(header.dump(), file.substr(8 + size));
+    }
+    return TraceFile::open(folder.write(name, file));
+  };
+  const auto agrees = [&](const TraceFile& a, const TraceFile& b, bool exact) {
+    Budget budget;
+    budget.set("*", {{{0, 1}}, {{0, 1}}});
+    return verify_traces(a, b, budget, exact).agrees;
+  };
+  const std::string config = R"({"inv_freq": [1, 0.5], "a": 1})";
+  const TraceFile whole = trace("a", {3, 2}, {1, 0.5f}, config);
+  CHECK(agrees(whole, whole, true));
+  for (const bool exact : {false, true}) {
+    for (const std::vector<int64_t>& lengths : std::vector<std::vector<int64_t>>{{}, {3, 3}, {2, 2}, {3, 1}})
+      CHECK_FALSE(agrees(whole, trace("b", lengths, {1, 0.5f}, config), exact));
+    CHECK(agrees(trace("c", {3, 3}, {}, ""), trace("d", {}, {}, ""), exact));
+    // One that lacks them says nothing of them; with a budget they are allowed to be near.
+    CHECK(agrees(whole, trace("b", {3, 2}, {}, ""), exact));
+    CHECK(agrees(whole, trace("b", {3, 2}, {1, 0.25f}, config), exact) == !exact);
+    CHECK(agrees(whole, trace("b", {3, 2}, {1, 0.5f, 0.25f}, config), exact) == !exact);
+    CHECK(agrees(whole, trace("b", {3, 2}, {1, 0.5f}, R"({"inv_freq": [1, 0.25], "a": 1})"), exact) == !exact);
+    for (const char* other : {R"({"inv_freq": [1, 0.5], "a": 2})", R"({"a": 1})", "[1]", "words", ""})
+      CHECK(agrees(whole, trace("b", {3, 2}, {1, 0.5f}, other), exact));
+    CHECK(agrees(whole, trace("b", {3, 2}, {1, 0.5f}, std::string(200'000, '[')), exact));
+  }
+}

@@ -7,6 +7,7 @@
 #   tools/setup.sh --engines  also build/venv-engines with llama.cpp and TransformerLens, to compare with
 #                             (compiles llama.cpp for this processor: some ten minutes)
 #   tools/setup.sh --eval     also build/venv-eval with lm-eval and Ray
+#   tools/setup.sh --fuzz     also clang with its sanitizers and libFuzzer
 #
 # Where CI is set, warnings are errors, and ccache is installed, which meson then compiles through.
 set -euo pipefail
@@ -96,8 +97,9 @@ on_top=()
 for argument in "$@"; do
   case $argument in
     --python) python=yes ;;
+    --fuzz) packages+=(clang libclang-rt-dev) ;;
     --engines | --eval) python=yes on_top+=("${argument#--}") ;;
-    -h | --help) sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    -h | --help) sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
     *) fail "unknown argument $argument, see --help" ;;
   esac
 done

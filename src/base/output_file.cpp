@@ -2,11 +2,15 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
+#include <csignal>
 #include <cstring>
+#include <vector>
 
 #include "base/mapped_file.h"
 #include "base/notice.h"
@@ -33,7 +37,41 @@ void unlist(size_t slot) {
   if (slot != SIZE_MAX) unfinished[slot] = nullptr;
 }
 
+/// "FILE.partial-PID", as many as there are.
+std::vector<fs::path> unfinished_files(const fs::path& path) {
+  const std::string begin = path.filename().string() + ".partial-";
+  std::vector<fs::path> all;
+  std::error_code error;
+  const fs::path folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    if (name.size() > begin.size() && name.starts_with(begin) &&
+        name.find_first_not_of("0123456789-", begin.size()) == name.npos)
+      all.push_back(entry->path());
+  }
+  return all;
+}
+
+/// Calls each(file) for those that no process holds, while this one does.
+template <class F>
+void each_abandoned(const fs::path& path, const F& each) {
+  for (const fs::path& file : unfinished_files(path)) {
+    const int fd = ::open(file.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0) continue;
+    struct stat status {};
+    // Where there are no locks nobody knows, and all of them stay.
+    if (::fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && ::flock(fd, LOCK_EX | LOCK_NB) == 0) each(file);
+    ::close(fd);
+  }
+}
+
 }  // namespace
+
+bool was_abandoned(const fs::path& path) {
+  bool found = false;
+  each_abandoned(path, [&](const fs::path&) { found = true; });
+  return found;
+}
 
 void remove_unfinished_files() noexcept {
   for (const std::atomic<const char*>& name : unfinished)
@@ -52,14 +90,28 @@ OutputFile::OutputFile(const fs::path& path, bool overwrite) : path_(path), over
   // Renaming over a device or a FIFO would destroy it for everyone.
   if (fs::exists(path_, ignored) && !fs::is_regular_file(path_, ignored))
     refuse(path_.string(), "is no regular file, expected one or none", "choose another name");
-  temporary_ = path_;
-  temporary_ += ".partial-" + std::to_string(::getpid());
-  slot_ = list_unfinished(temporary_.c_str());
-  fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-  if (fd_ >= 0) return;
-  const int error = errno;
-  unlist(slot_);
-  fail("cannot be created", error);
+  each_abandoned(path_, [](const fs::path& file) { ::unlink(file.c_str()); });
+  open_temporary();
+}
+
+/// Under a name of its own. Process numbers come again, in containers all the time.
+void OutputFile::open_temporary() {
+  constexpr int most = 100;
+  for (int i = 0; i < most; ++i) {
+    temporary_ = path_;
+    temporary_ += ".partial-" + std::to_string(::getpid()) + (i == 0 ? "" : "-" + std::to_string(i));
+    slot_ = list_unfinished(temporary_.c_str());
+    fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    const int error = errno;
+    struct stat status {};
+    // Another process may have taken it for an abandoned one before it was held.
+    const bool held = fd_ >= 0 && (::flock(fd_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) &&
+                      ::fstat(fd_, &status) == 0 && status.st_nlink > 0;
+    if (held) return;
+    unlist(slot_);
+    if (fd_ < 0 && (error != EEXIST || i + 1 == most)) fail("cannot be created", error);
+    if (fd_ >= 0) ::close(fd_);
+  }
 }
 
 OutputFile::~OutputFile() {
@@ -117,10 +169,24 @@ void OutputFile::take_place() {
   if (done) return;
   if (errno != EEXIST) fail("cannot be put in its place", errno);
   // Another's file has appeared: neither that nor the finished work is thrown away.
+  fs::path kept = path_;
+  kept += ".finished-" + std::to_string(::getpid());
+  if (!rename_without_replacing(temporary_, kept)) kept = temporary_;
   ::close(fd_);
   fd_ = -1;
   refuse(path_.string(), "has appeared while this ran, expected no such file",
-         "the result is " + temporary_.string() + "; move it where it belongs");
+         "the result is " + kept.string() + "; move it where it belongs");
+}
+
+void commit_all(std::span<OutputFile* const> files) {
+  sigset_t all, before;
+  sigfillset(&all);
+  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  struct Restored {
+    const sigset_t& mask;
+    ~Restored() { ::pthread_sigmask(SIG_SETMASK, &mask, nullptr); }
+  } restored{before};
+  for (OutputFile* file : files) file->commit();
 }
 
 bool rename_without_replacing(const fs::path& from, const fs::path& to) {

@@ -3,14 +3,16 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
 #include <string_view>
 
 namespace sinkref {
 
 /// A file that appears complete or not at all: written under a temporary name beside its place and
-/// renamed by commit(). Without commit() it vanishes. Every failure (no such folder, read-only,
-/// disk full, file exists and `overwrite` is false) is an InputError that names the file.
+/// renamed by commit(). Without commit() it vanishes, and what a killed process left of it goes when the
+/// next one writes it. Every failure (no such folder, read-only, disk full, file exists and `overwrite`
+/// is false) is an InputError that names the file.
 class OutputFile {
  public:
   OutputFile(const std::filesystem::path& path, bool overwrite);
@@ -28,6 +30,7 @@ class OutputFile {
 
  private:
   [[noreturn]] void fail(const std::string& action, int error) const;
+  void open_temporary();
   void take_place();
 
   std::filesystem::path path_, temporary_;
@@ -36,6 +39,12 @@ class OutputFile {
   size_t end_ = 0;
   size_t slot_ = SIZE_MAX;  ///< in the list of unfinished files
 };
+
+/// Commits them one after another. An interrupt waits until all are in their places.
+void commit_all(std::span<OutputFile* const> files);
+
+/// Whether a process that was killed has left `path` half-written: an unfinished file that nobody holds.
+bool was_abandoned(const std::filesystem::path& path);
 
 /// Gives `from` the name `to` where nothing has it: false, with errno, if that cannot be done. Says so
 /// where the file system cannot promise that nothing is replaced.

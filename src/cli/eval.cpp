@@ -425,12 +425,24 @@ int merge_samples(const EvalCommand& options) {
     throw InputError("--samples is missing; expected the file to write the merged samples to");
   std::optional<OutputFile> out;  // claimed before the work
   if (options.out) out.emplace(*options.out, options.force);
-  OutputFile merged(*options.samples, options.force);
+  std::error_code error;
+  const bool there = !options.force && std::filesystem::is_regular_file(*options.samples, error);
+  std::optional<OutputFile> merged;
+  if (!there) merged.emplace(*options.samples, options.force);
   std::vector<Sample> samples;
   const RunInfo info = merge_shards(options.merge, samples);
-  for (const Sample& s : samples) merged.append(sample_line(s));
+  std::string text;
+  for (const Sample& s : samples) text += sample_line(s);
+  // A merge that was stopped after this file finds it as it would write it.
+  const bool same = there && std::filesystem::file_size(*options.samples, error) == text.size() &&
+                    read_text_file(*options.samples, text.size()) == text;
+  if (there && !same)
+    refuse(*options.samples, "exists already, expected no such file", "choose another name or add --force");
   write_text_file(info_path(*options.samples), run_info_text(info), true);
-  merged.commit();
+  if (merged) {
+    merged->append(text);
+    merged->commit();
+  }
   show(options, info, samples, out);
   return 0;
 }

@@ -67,8 +67,13 @@ const std::vector<CommandRow> commands = {
 /// The message on one line, whatever a file name or an argument has brought into it.
 void print_error(const std::string& message) {
   std::string line = "sinkref: " + message;
-  for (char& c : line)
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+  for (size_t i = 0; i < line.size(); ++i) {
+    const auto c = static_cast<unsigned char>(line[i]);
+    // U+0080 to U+009F, of two bytes, are controls too.
+    const bool wide = c == 0xc2 && i + 1 < line.size() && static_cast<unsigned char>(line[i + 1]) < 0xa0;
+    if (wide) line.erase(i, 1);
+    if (wide || c < 0x20 || c == 0x7f) line[i] = '?';
+  }
   std::cerr << line << '\n';
 }
 
@@ -181,7 +186,9 @@ int main(int argc, char** argv) {
   open_standard_streams();
   std::signal(SIGBUS, file_changed);
   std::signal(SIGXFSZ, SIG_IGN);  // a size limit is then an error of write(), which cleans up
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGALRM, SIGUSR1, SIGUSR2, SIGXCPU})
+  // All that end a program and are no fault of its own.
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGALRM, SIGUSR1, SIGUSR2, SIGXCPU,
+                           SIGVTALRM, SIGPROF, SIGPOLL, SIGPWR, SIGSTKFLT, SIGABRT})
     if (std::signal(signal, interrupted) == SIG_IGN) std::signal(signal, SIG_IGN);  // nohup
   try {
     const int code = run({argv + std::min(argc, 1), argv + argc});

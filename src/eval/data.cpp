@@ -28,9 +28,9 @@ std::string sha256(std::string_view bytes) {
   return hex;
 }
 
-/// The text of a .gz file; other files as they are.
+/// The text of a .gz file; other files as they are. A megabyte can hold a gigabyte of blanks.
 std::string unpacked(const std::string& file, const std::string& bytes) {
-  constexpr size_t most = size_t{4} << 30;
+  constexpr size_t most = size_t{256} << 20;
   if (!bytes.starts_with("\x1f\x8b")) return bytes;
   std::error_code error_of_status;
   if (file == "-" || !std::filesystem::is_regular_file(file, error_of_status))
@@ -42,13 +42,16 @@ std::string unpacked(const std::string& file, const std::string& bytes) {
   for (int n = 0; (n = gzread(in.get(), part.data(), static_cast<unsigned>(part.size()))) != 0;) {
     if (n < 0) throw InputError(file + ": is a damaged gzip file; fetch it again");
     text.append(part.data(), static_cast<size_t>(n));
-    if (text.size() > most) throw InputError(file + ": unpacks to more than 4 GiB");
+    if (text.size() > most) throw InputError(file + ": unpacks to more than 256 MiB; split it into several files");
   }
   int error = 0;
   gzerror(in.get(), &error);
   if (error != Z_OK) throw InputError(file + ": is a damaged gzip file; fetch it again");
   return text;
 }
+
+// A megabyte of gzip can hold many of them too.
+constexpr size_t longest_line = size_t{16} << 20, most_choices = 10'000, most_items = 1'000'000;
 
 /// Calls each(object, "file:line") for every line.
 void each_line(const std::string& file, std::string_view text,
@@ -59,6 +62,9 @@ void each_line(const std::string& file, std::string_view text,
     const std::string where = file + ":" + std::to_string(line);
     const std::string_view row = text.substr(begin, end - begin);
     if (row.empty()) throw InputError(where + ": is empty; expected a JSON object on every line");
+    if (row.size() > longest_line)
+      throw InputError(where + ": is " + std::to_string(row.size()) + " bytes long; expected at most " +
+                       std::to_string(longest_line) + " for one item");
     const json object = parse_json(row, where);
     if (!object.is_object()) throw InputError(where + ": expected a JSON object");
     each(object, where);
@@ -112,6 +118,9 @@ EvalItem read_item(const json& object, const std::string& where) {
   item.choices = list_field<std::string>(object, "choices", where, 0, is_some_text,
                                          "texts that are not empty");
   const size_t n = item.choices.size();
+  if (n > most_choices)
+    throw InputError(where + ": has " + std::to_string(n) + " choices, expected at most " +
+                     std::to_string(most_choices));
   if (object.contains("contexts"))
     item.contexts = list_field<std::string>(object, "contexts", where, n, is_text, "texts");
   if (object.contains("norm_chars"))
@@ -228,6 +237,9 @@ EvalData read_eval_data(const std::vector<std::string>& files, const EvalSelecti
   for (const std::string& file : files) {
     const std::string bytes = read_text_file(file);
     each_line(file, unpacked(file, bytes), [&](const json& object, const std::string& where) {
+      if (data.items.size() == most_items)
+        throw InputError(where + ": is more than " + std::to_string(most_items) +
+                         " items; expected fewer, split the data into several runs");
       data.items.push_back(read_item(object, where));
     });
     data.files.push_back({std::filesystem::path(file).filename().string(), sha256(bytes)});

@@ -44,9 +44,18 @@ EvalRequest after_no_context(const EvalItem& item, const std::string& choice,
   return request;
 }
 
+/// A text that begins with BOS by itself gets no second one.
+std::vector<int> encode_once(const std::string& text, const Tokenizer& tokenizer, BosPolicy bos) {
+  std::vector<int> ids = tokenizer.encode(text, bos);
+  const std::optional<int> first = tokenizer.bos_id();
+  const bool twice = first && ids.size() > 1 && ids[0] == *first && ids[1] == *first;
+  if (twice && bos != BosPolicy::off && (bos == BosPolicy::on || tokenizer.adds_bos())) ids.erase(ids.begin());
+  return ids;
+}
+
 EvalRequest after_context(std::vector<int> context, const std::string& whole,
                           const Tokenizer& tokenizer, BosPolicy bos) {
-  const std::vector<int> all = tokenizer.encode(whole, bos);
+  const std::vector<int> all = encode_once(whole, tokenizer, bos);
   EvalRequest request{std::move(context), 0};
   request.from = request.tokens.size();
   if (all.size() > request.from)
@@ -72,6 +81,15 @@ void shorten(const EvalItem& item, size_t choice, size_t max_positions, EvalRequ
   request.truncated = dropped;
 }
 
+/// A text so far beyond the context that hardly any of it would count is not worth its tokens.
+void require_some_use(const EvalItem& item, const std::string& text, size_t max_positions) {
+  constexpr size_t bytes_per_position = 1024;
+  if (text.size() / bytes_per_position > max_positions)
+    throw InputError(item.where + ": a text of " + std::to_string(text.size()) + " bytes is more than " +
+                     std::to_string(bytes_per_position) + " for each of the model's " +
+                     std::to_string(max_positions) + " positions");
+}
+
 }  // namespace
 
 std::vector<EvalRequest> encode_item(const EvalItem& item, const Tokenizer& tokenizer,
@@ -80,11 +98,13 @@ std::vector<EvalRequest> encode_item(const EvalItem& item, const Tokenizer& toke
   std::vector<int> context;
   for (size_t choice = 0; choice < item.choices.size(); ++choice) {
     const std::string& text = item.context_of(choice);
+    for (const std::string* part : {&text, &item.choices[choice]})
+      require_some_use(item, *part, max_positions);
     if (text.empty()) {
       requests.push_back(after_no_context(item, item.choices[choice], tokenizer));
     } else {
       if (choice == 0 || !item.contexts.empty())
-        context = tokenizer.encode(text.substr(0, length_without_blanks(text)), bos);
+        context = encode_once(text.substr(0, length_without_blanks(text)), tokenizer, bos);
       if (context.empty())
         throw InputError(item.where + ": the context " + quoted(text) + " has no tokens");
       requests.push_back(after_context(context, text + item.choices[choice], tokenizer, bos));

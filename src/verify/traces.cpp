@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <nlohmann/json.hpp>
 
+#include "base/json_file.h"
 #include "checkpoint/readers.h"
 #include "sinkref/error.h"
 #include "sinkref/verify.h"
@@ -14,6 +16,8 @@
 namespace sinkref {
 
 namespace {
+
+using nlohmann::json;
 
 /// "blocks.12.attn.hook_z" -> its hook, or nothing for a name no model has.
 std::optional<Hook> hook_named(const std::string& name) {
@@ -140,6 +144,43 @@ void compare_tokens(const TraceFile& a, const TraceFile& b, VerifyResult& result
                             std::to_string(*result.wrong_token));
 }
 
+/// Those of the metadata "config", or null.
+json frequencies_in_metadata(const TraceFile& file) {
+  const auto found = file.metadata().find("config");
+  if (found == file.metadata().end()) return nullptr;
+  try {
+    const json config = parse_json(found->second, "");
+    return config.is_object() && config.contains("inv_freq") ? config["inv_freq"] : json();
+  } catch (const InputError&) {  // another engine's, in words of its own
+    return nullptr;
+  }
+}
+
+/// How long each sequence is; without "lengths" as long as there is room.
+std::vector<double> lengths_of(const TraceFile& file) {
+  if (file.has("lengths")) return file.values("lengths");
+  if (!file.has("tokens") || file.shape("tokens").size() != 2) return {};
+  const std::vector<uint64_t> shape = file.shape("tokens");
+  return std::vector<double>(shape[0], static_cast<double>(shape[1]));
+}
+
+/// What no hook has: padding is no result, and RoPE's frequencies are part of the bits.
+void compare_lengths_and_frequencies(const TraceFile& a, const TraceFile& b, bool exact,
+                                     VerifyResult& result) {
+  if (a.has("tokens") && b.has("tokens") && lengths_of(a) != lengths_of(b))
+    result.problems.push_back("other lengths: the sequences do not end at the same tokens");
+  std::vector<std::string>& where = exact ? result.problems : result.notes;
+  const char* name = "rope.inv_freq";
+  if (a.has(name) && b.has(name)) {
+    if (a.values(name) != b.values(name)) where.push_back("other frequencies: the tensors \"rope.inv_freq\" differ");
+  } else if (a.has(name) || b.has(name)) {
+    result.notes.push_back("tensor \"rope.inv_freq\" is in one of the two traces only");
+  }
+  const json ours = frequencies_in_metadata(a), theirs = frequencies_in_metadata(b);
+  if (!ours.is_null() && !theirs.is_null() && ours != theirs)
+    where.push_back("other frequencies: inv_freq of the metadata \"config\" differ");
+}
+
 void compare_metadata(const TraceFile& a, const TraceFile& b, VerifyResult& result) {
   for (const char* key : {"weights_sha256", "config", "arithmetic_version", "patch", "ablate"}) {
     const auto ours = a.metadata().find(key), theirs = b.metadata().find(key);
@@ -158,6 +199,7 @@ VerifyResult verify_traces(const TraceFile& reference, const TraceFile& candidat
   exact |= budget.empty();
   compare_metadata(reference, candidate, result);
   compare_tokens(reference, candidate, result);
+  compare_lengths_and_frequencies(reference, candidate, exact, result);
   for (const Named& extra : hooks_of(candidate, result.problems))
     if (!reference.has(extra.name))
       result.problems.push_back("extra tensor " + quoted(extra.name) + ": only in " +

@@ -60,7 +60,7 @@ class Kind:
             self.wrong.append((label, right, found))
 
     def holds(self):
-        print(f"{self.name}: {self.same} the same, {self.refused} refused, {len(self.wrong)} wrong")
+        print(f"{self.name}: {self.same} the same, {self.refused} refused, {len(self.wrong)} wrong", flush=True)
         for label, right, found in self.wrong[:5]:
             print(f"  {label}\n    right {right}\n    found {found}")
         return not self.wrong and self.same >= LEAST
@@ -161,6 +161,76 @@ def folders(rng, make):
             # Far above what the order of fp32 sums can do here, far below any other mathematics.
             near = bool(np.abs(got - want).max() <= 2e-5 * np.abs(want).max())
             kind.compare((folder / "config.json").read_text(), True, near)
+    return kind
+
+
+# Configurations as transformers' own tests make them: the same logits, or refused by name ---------------
+
+LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)
+YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=16)
+LONGROPE = dict(rope_type="longrope", short_factor=[1.0] * 4, long_factor=[2.0] * 4, factor=4.0, original_max_position_embeddings=16)
+# transformers.LlamaConfig and MistralConfig: what differs from the class's defaults, and the word that a refusal names, or
+# None where the model must run.
+CONFIGURATIONS = [
+    ("Llama", {}, None), ("Llama", dict(tie_word_embeddings=True), None), ("Llama", dict(attention_bias=True), None),
+    ("Llama", dict(mlp_bias=True), None), ("Llama", dict(attention_bias=True, mlp_bias=True, tie_word_embeddings=True), None),
+    ("Llama", dict(head_dim=12), None), ("Llama", dict(head_dim=2), None), ("Llama", dict(num_key_value_heads=1), None),
+    ("Llama", dict(num_key_value_heads=4), None), ("Llama", dict(rms_norm_eps=1e-2), None), ("Llama", dict(hidden_act="silu"), None),
+    ("Llama", dict(hidden_act="swish"), None), ("Llama", dict(hidden_act="gelu"), "hidden_act"), ("Llama", dict(hidden_act="relu"), "hidden_act"),
+    ("Llama", dict(hidden_act="gelu_new"), "hidden_act"), ("Llama", dict(hidden_act="gelu_pytorch_tanh"), "hidden_act"),
+    ("Llama", dict(pretraining_tp=1), None), ("Llama", dict(pretraining_tp=2), None), ("Llama", dict(attention_dropout=0.5), None),
+    ("Llama", dict(initializer_range=1.0), None), ("Llama", dict(use_cache=False), None), ("Llama", dict(pad_token_id=3), None),
+    ("Llama", dict(bos_token_id=None, eos_token_id=[2, 3]), None), ("Llama", dict(max_position_embeddings=16), None),
+    ("Llama", dict(rope_parameters=dict(rope_type="default", rope_theta=5e5)), None),
+    ("Llama", dict(rope_parameters=dict(rope_type="linear", rope_theta=1e4, factor=2.0)), None),
+    ("Llama", dict(rope_parameters=dict(rope_type="dynamic", rope_theta=1e4, factor=2.0)), "dynamic"),
+    ("Llama", dict(rope_parameters=YARN | dict(rope_theta=1e4)), "yarn"),
+    ("Llama", dict(rope_parameters=LONGROPE | dict(rope_theta=1e4)), "longrope"),
+    ("Llama", dict(rope_parameters=LLAMA3 | dict(rope_theta=5e5)), None),
+    ("Llama", dict(rope_parameters=dict(rope_type="default", rope_theta=1e4, partial_rotary_factor=0.5)), "partial_rotary_factor"),
+    ("Llama", dict(rope_parameters=dict(rope_type="default", rope_theta=1e4, partial_rotary_factor=1.0)), None),
+    ("Llama", dict(rope_theta=5e5), None), ("Llama", dict(rope_theta=1e4, rope_scaling=dict(type="linear", factor=4.0)), None),
+    ("Llama", dict(rope_theta=1e4, rope_scaling=dict(type="dynamic", factor=4.0)), "dynamic"),
+    ("Llama", dict(rope_theta=1e4, rope_scaling=LLAMA3), None), ("Llama", dict(rope_theta=1e4, rope_scaling=YARN), "yarn"),
+    ("Llama", dict(sliding_window=4), None), ("Llama", dict(architectures=["LlamaForSequenceClassification"]), None),
+    ("Mistral", {}, None), ("Mistral", dict(sliding_window=None), None), ("Mistral", dict(sliding_window=3), None),
+    ("Mistral", dict(sliding_window=4096), None), ("Mistral", dict(head_dim=12), None), ("Mistral", dict(tie_word_embeddings=True), None),
+    ("Mistral", dict(num_key_value_heads=4), None), ("Mistral", dict(hidden_act="gelu"), "hidden_act"),
+    ("Mistral", dict(rope_parameters=YARN | dict(rope_theta=1e4)), "yarn"), ("Mistral", dict(rope_theta=1e6), None),
+    ("Mistral", dict(rope_parameters=dict(rope_type="linear", rope_theta=1e4, factor=2.0)), None),
+    ("Mistral", dict(rope_parameters=LLAMA3 | dict(rope_theta=5e5)), None), ("Mistral", dict(attention_dropout=0.1), None),
+]  # fmt: skip
+
+
+def configurations(rng):
+    kind = Kind("transformers' configurations")
+    base = dict(vocab_size=64, hidden_size=32, intermediate_size=37, num_hidden_layers=2, num_attention_heads=4,
+                num_key_value_heads=2, max_position_embeddings=64)  # fmt: skip
+    for family, settings, refusal in CONFIGURATIONS:
+        with tempfile.TemporaryDirectory() as tmp:
+            folder = pathlib.Path(tmp) / "m"
+            label = f"{family} {settings}"
+            torch.manual_seed(rng.randrange(1 << 30))
+            config = getattr(transformers, family + "Config")(**base | settings)
+            made = getattr(transformers, family + "ForCausalLM")(config).float().eval()
+            for parameter in made.parameters():
+                parameter.data.normal_(0, 0.3)
+            made.save_pretrained(folder)
+            # As the file says it, which transformers' classes may have written in other words.
+            reference = transformers.AutoModelForCausalLM.from_pretrained(
+                folder, dtype=torch.float32, attn_implementation="eager"
+            ).eval()
+            with torch.no_grad():
+                want = reference(torch.tensor([TOKENS])).logits.numpy()
+            out = folder / "out.safetensors"
+            code, _, err = run("trace", "--model", folder, "--tokens", ",".join(map(str, TOKENS)), "--bos", "off", "--out", out)
+            if code == 2 and refusal and refusal in err and len(err.splitlines()) == 1:
+                kind.compare(label, None, err)
+            elif code != 0 or refusal:
+                kind.wrong.append((label, f"refused for {refusal}" if refusal else "runs", f"exit {code}: {err[-200:]}"))
+            else:
+                got = load_file(out)["logits"]
+                kind.compare(label, True, bool(np.abs(got - want).max() <= 2e-5 * np.abs(want).max()))
     return kind
 
 
@@ -294,7 +364,7 @@ def gguf_vocabularies(rng):
 
 def main():
     rng = random.Random(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
-    kinds = [tokenizer_folders(rng), patterns(rng), gguf_vocabularies(rng)]
+    kinds = [configurations(rng), tokenizer_folders(rng), patterns(rng), gguf_vocabularies(rng)]
     makers = (foreign_keys, absent_keys, special_ids, rope_keys, head_only, without_prefix, some_biases)
     kinds += [folders(rng, make) for make in makers]
     sys.exit(not all([kind.holds() for kind in kinds]))
