@@ -1,5 +1,8 @@
 #include "measure/report_folder.h"
 
+#include <signal.h>
+
+#include <cerrno>
 #include <list>
 #include <nlohmann/json.hpp>
 
@@ -19,43 +22,75 @@ constexpr const char* introduction =
     "panel, after <a href=\"https://arxiv.org/abs/2503.08908\">Yona et al., Interpreting the "
     "Repeated Token Phenomenon in Large Language Models (ICML 2025)</a>.";
 
-/// The folder with one for figures, in which there must be none that would stop the end of the work.
-std::filesystem::path made(const std::filesystem::path& path, bool force) {
-  const std::filesystem::path figures = path / "figures";
+constexpr const char* unfinished = "unfinished";
+
+/// The folder with one for figures.
+std::filesystem::path made(const std::filesystem::path& path) {
   std::error_code error;
-  if (!force && is_directory(figures, error) && !is_empty(figures, error))
-    refuse(figures.string(), "holds files already, expected none",
-           "choose another folder or add --force");
-  create_directories(figures, error);
+  create_directories(path / "figures", error);
   if (error)
     refuse(path.string(), "cannot be made: " + error.message() + ", expected a writable folder",
            "choose another place");
   return path;
 }
 
+/// What a killed process was writing: "report.json.partial-123", and no process has that number. Called
+/// with the folder's lock.
+void remove_partial_files(const std::filesystem::path& path) {
+  std::error_code error;
+  for (const std::filesystem::path& folder : {path, path / "figures", path / unfinished})
+    for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
+      const std::string name = entry.path().filename().string();
+      const size_t at = name.rfind(".partial-");
+      if (at == name.npos || at + 9 == name.size() ||
+          name.find_first_not_of("0123456789", at + 9) != name.npos || name.size() > at + 18)
+        continue;
+      const bool ours = name.starts_with("report.") || folder != path;
+      if (ours && ::kill(std::stoi(name.substr(at + 9)), 0) != 0 && errno == ESRCH)
+        std::filesystem::remove(entry.path(), error);
+    }
+}
+
 }  // namespace
 
-Page report_page(const Experiment& experiment, const Results& results, const std::string& command,
-                 const ordered_json& j) {
+Page report_page(const Experiment& experiment, const Results& results, const ordered_json& j) {
+  const PageContext context{experiment, results};
   Page page{"Attention sinks and repeated tokens in " + experiment.model_name,
             introduction,
-            command,
+            context.report_command(),
             {{"program", j["program"]},
              {"arithmetic", std::to_string(arithmetic_version)},
              {"weights (SHA-256)", j["weights_sha256"]}},
             {},
             {},
+            j["notes"],
             j.dump()};
-  add_panels({experiment, results}, panels(), page);
+  add_panels(context, panels(), page);
   return page;
 }
 
-ReportFolder::ReportFolder(const std::filesystem::path& path, bool force)
-    : path_(made(path, force)),
-      force_(force),
-      json_(path / "report.json", force),
-      html_(path / "report.html", force),
-      tensors_(path / "report.safetensors", force) {}
+void ReportFolder::require_free(const std::filesystem::path& path, bool force) {
+  std::error_code error;
+  if (force) return;
+  if (exists(path / "report.json", error))
+    refuse((path / "report.json").string(), "exists already, expected none",
+           "choose another folder or add --force");
+  // A report that was stopped while its files were getting their names is gone on with.
+  const std::filesystem::path figures = path / "figures";
+  if (is_directory(figures, error) && !is_empty(figures, error) && !Kept::writing_began(path / unfinished))
+    refuse(figures.string(), "holds files already, expected none",
+           "choose another folder or add --force");
+}
+
+ReportFolder::ReportFolder(const std::filesystem::path& path, bool force, const ordered_json& identity)
+    : path_(made(path)),
+      kept_(path / unfinished, identity, force),
+      force_(force || Kept::writing_began(path / unfinished)),
+      json_(path / "report.json", force_),
+      html_(path / "report.html", force_),
+      tensors_(path / "report.safetensors", force_) {
+  remove_partial_files(path_);
+}
 
 void ReportFolder::write(const ordered_json& j, const Page& page, const Results& results) {
   // All are written before any is committed, so that a full disk leaves none of them.
@@ -70,8 +105,10 @@ void ReportFolder::write(const ordered_json& j, const Page& page, const Results&
                  {"arithmetic_version", std::to_string(arithmetic_version)}});
   html_.append(page_html(page));
   json_.append(j.dump() + "\n");
+  kept_.begin_writing();
   for (OutputFile& figure : figures) figure.commit();
   for (OutputFile* file : {&tensors_, &html_, &json_}) file->commit();
+  kept_.remove();
 }
 
 }  // namespace sinkref
