@@ -134,12 +134,13 @@ std::string tokenizer_sha256(const Checkpoint& checkpoint) {
     hash.update(&size, sizeof size);
     hash.update(text.data(), text.size());
   };
-  for (const auto& [key, value] : checkpoint.whole_metadata()->gguf) {
+  const auto metadata = checkpoint.whole_metadata();  // a loop over the temporary would outlive it
+  for (const auto& [key, value] : metadata->gguf) {
     if (!key.starts_with("tokenizer.")) continue;
     add(key);
     add(value.dump(-1, ' ', false, json::error_handler_t::replace));
   }
-  if (checkpoint.whole_metadata()->gguf.empty())
+  if (metadata->gguf.empty())
     for (const char* name : {"tokenizer.model", "tokenizer.json", "tokenizer_config.json",
                              "special_tokens_map.json", "added_tokens.json"}) {
       add(name);

@@ -192,7 +192,7 @@ std::vector<std::string> attention_remarks(const PageContext& context) {
         " tokens, " + (bos ? "BOS and then one word. " : "all of them one word, with nothing before it. ") +
         percent(repeated.percent / 100) + " of the heads give position 0 more than 30 % there, on ordinary text " +
         percent(text.percent / 100) + ". " +
-        (bos ? "Its repeats come right after BOS and share the attention that BOS gets in a text."
+        (bos ? "Attention sums to one: what the repeats draw, BOS does not get."
              : "There position 0 is itself a repeat: all positions hold the same vector, no score tells them "
                "apart, and attention is spread evenly, on average " +
                    percent(even_share(repeated.length)) + " on position 0."));
