@@ -166,6 +166,8 @@ std::string chart_style(bool dark) {
       rule("grid", "fill:none;stroke:" + faint) + rule("axis", "fill:none;stroke:" + soft) +
       rule("rule", "fill:none;stroke:" + soft + ";stroke-dasharray:1 3;stroke-width:1.4") +
       rule("line", "fill:none;stroke-width:1.8;stroke-linejoin:round") +
+      rule("thin", "stroke-width:1.2;stroke-opacity:.8") +
+      rule("dot", "stroke-width:1;paint-order:stroke;stroke:" + std::string(dark ? "#1a2027" : "#f6f7f9")) +
       rule("dashed", "stroke-dasharray:6 4") +
       rule("hollow", "stroke-width:1.4;fill:" + std::string(dark ? "#1a2027" : "#f6f7f9"));
   for (size_t i = 0; i < 8; ++i) {

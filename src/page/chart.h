@@ -40,6 +40,7 @@ struct LineChart {
   Axis x, y;
   std::vector<Series> series;
   std::vector<Rule> rules;
+  std::vector<Series> marks = {};  ///< points on top of the curves, which the legend and the CSV leave out
 };
 
 /// Values of a matrix as shades. Rows may be shorter than the longest (a causal map).

@@ -108,7 +108,7 @@ using Points = std::vector<std::pair<double, double>>;
 /// 0 to 1, keeps those of curves that lie on each other apart.
 std::string markers(const Series& series, const Points& points, double phase) {
   constexpr size_t few = 12;
-  constexpr double apart = 72;
+  constexpr double apart = 60;
   const bool all = series.mark == Series::Mark::dots || points.size() <= few;
   std::string path;
   double next = points.front().first + phase * apart;
@@ -121,19 +121,32 @@ std::string markers(const Series& series, const Points& points, double phase) {
          std::to_string(series.colour % 8) + "\" d=\"" + path + "\"/>\n";
 }
 
-/// `index`: of so many curves of the plot.
-std::string curve(const Series& series, const Frame& frame, size_t index, size_t curves) {
-  const std::string colour = " c" + std::to_string(series.colour % 8);
+/// One of so many curves of the plot.
+std::string curve(const Series& series, const Frame& frame, size_t curves) {
+  const std::string colour = std::string(curves > 3 ? " thin" : "") + " c" + std::to_string(series.colour % 8);
   const Points points = thinned(series, frame);
-  if (points.empty()) return "";
-  const double phase = (static_cast<double>(index) + 0.5) / static_cast<double>(curves);
-  if (series.mark == Series::Mark::dots || points.size() == 1) return markers(series, points, phase);
+  if (points.size() < 2 || series.mark == Series::Mark::dots) return "";
   std::string out = "<path class=\"line" + colour + (series.mark == Series::Mark::dashed ? " dashed" : "") +
         "\" d=\"";
   for (size_t i = 0; i < points.size(); ++i)
     out += (i == 0 ? "M" : "L") + px(points[i].first) + " " + px(points[i].second);
-  out += "\"><title>" + escaped(series.name) + "</title></path>\n";
-  return curves > 1 ? out + markers(series, points, phase) : out;
+  return out + "\"><title>" + escaped(series.name) + "</title></path>\n";
+}
+
+/// What lies on top of all curves.
+std::string marks(const LineChart& chart, const Frame& frame) {
+  const auto of = [&](const Series& series, size_t index, size_t curves) {
+    const Points points = thinned(series, frame);
+    if (points.empty()) return std::string();
+    return markers(series, points, (static_cast<double>(index) + 0.5) / static_cast<double>(curves));
+  };
+  std::string out;
+  const size_t curves = chart.series.size();
+  for (size_t i = 0; i < curves; ++i)
+    if (curves > 1 || chart.series[i].mark == Series::Mark::dots || chart.series[i].x.size() == 1)
+      out += of(chart.series[i], i, curves);
+  for (const Series& series : chart.marks) out += of(series, 0, 1);
+  return out;
 }
 
 std::string rules(const LineChart& chart, const Frame& frame) {
@@ -194,8 +207,8 @@ std::string draw(const LineChart& chart, double x, double y) {
     for (double place = 1; place <= count; ++place) frame.x.ticks.push_back(place);
   }
   out += axes(chart, frame) + rules(chart, frame);
-  for (size_t i = 0; i < chart.series.size(); ++i)
-    out += curve(chart.series[i], frame, i, chart.series.size());
+  for (const Series& series : chart.series) out += curve(series, frame, chart.series.size());
+  out += marks(chart, frame);
   return out + "</svg>\n";
 }
 

@@ -157,9 +157,8 @@ class Report:
             parts = []
             for i, s in enumerate(self.sinks):
                 words = [f"\"{w['word']}\" (at {w[name][i]['count']})" for w in effect["words"] if w[name][i]["count"]]
-                parts.append(f"layer {s['layer']} by {joined(words) or 'no word'}")
-            how = "with " if name == "ablated" else "with pinned: "
-            told.append(sentence(f"{how}{what}, still set off is {joined(parts)}"))
+                parts.append(f"layer {s['layer']}{' is set off' * (i == 0)} by {joined(words) or 'no word'}")
+            told.append(sentence(f"with {what}{' pinned' * (name != 'ablated')}, {joined(parts)}"))
         pinned = {"original": "nothing", "up": "up", **PINNED}
         costs = [f"{plain(effect['text'][name]['perplexity'])} ({pinned[name]})" for name in INTERVENTIONS]
         return " ".join(told), f"perplexity of ordinary text {joined(costs)}."
@@ -369,7 +368,7 @@ def documented(report: Report) -> list[str]:
     quoted = [
         ("README.md", f"The residual stream of the first token is {strongest['norm_first'] / strongest['norm_typical']:.0f} "
                       "times as long as that of ordinary text."),
-        ("README.md", f"\"the\" gets there after {fired['the'][2]} repeats."),
+        ("README.md", f"the word \"the\" sets off layer 2 after {fired['the'][2]} repeats."),
         ("README.md", f"{number[len(beyond_bos)]} of five words set off layer 11, at {joined(list(map(str, beyond_bos)))}"),
         ("README.md", f"for {number[len(report.words) - len(gate)]} of five words"),
         ("tools/guide/patch.md", f"{number[len(report.words) - len(gate)]} of five words"),

@@ -16,7 +16,7 @@ namespace {
 
 constexpr size_t tokens_at_once = 512;
 /// One element of a distance, in multiply-adds of a product.
-constexpr double cluster_distance_cost = 8;
+constexpr double cluster_distance_cost = 12;
 
 using Random = std::mt19937_64;
 using Runs = std::vector<std::vector<int>>;

@@ -79,7 +79,7 @@ Table words_table(const PageContext& context, const PatchEffect& effect) {
   return table;
 }
 
-/// "at layer 2 by "Another" (at 295); at layer 11 by none" of one intervention.
+/// "layer 11 is set off by no word and layer 2 by "Another" (at 295)" of one intervention.
 std::string still_fires(const PageContext& context, const PatchEffect& effect, size_t intervention) {
   std::vector<std::string> parts;
   for (size_t s = 0; s < context.results.sinks.size(); ++s) {
@@ -87,7 +87,7 @@ std::string still_fires(const PageContext& context, const PatchEffect& effect, s
     for (const WordEffect& word : effect.words)
       if (const size_t count = word.sinks[intervention][s].count; count != 0)
         words.push_back("\"" + word.word + "\" (at " + std::to_string(count) + ")");
-    parts.push_back("layer " + std::to_string(context.results.sinks[s].layer) + " by " +
+    parts.push_back("layer " + std::to_string(context.results.sinks[s].layer) + (s == 0 ? " is set off by " : " by ") +
                     (words.empty() ? "no word" : joined_text(words)));
   }
   return joined_text(parts);
@@ -101,8 +101,8 @@ Finding sites_finding(const PageContext& context, const PatchEffect& effect) {
   std::string answer;
   for (size_t i = 2; i < intervention_count; ++i)
     answer += (answer.empty() ? "" : " ") +
-              sentence(std::string(interventions[i].ablate ? "with " : "with pinned: ") + pinned_names[i] +
-                       ", still set off is " + still_fires(context, effect, i));
+              sentence(std::string("with ") + pinned_names[i] + (interventions[i].ablate ? ", " : " pinned, ") +
+                       still_fires(context, effect, i));
   std::vector<std::string> costs;
   for (size_t i = 0; i < effect.text.size(); ++i)
     costs.push_back(plain(effect.text[i].perplexity) + " (" + pinned_names[i] + ")");

@@ -16,10 +16,14 @@ LineChart norm_chart(const PageContext& context, const SinkLayer& sink,
   chart.title = "Layer " + std::to_string(sink.layer) + ", " + after_text(condition);
   chart.x = {"repeats of one word", true};
   chart.y = {"residual norm at the last repeat", true};
-  for (const RepeatRun& run : context.results.runs)
-    if (run.condition == condition && !run.patched)
-      chart.series.push_back({run.word, counting(run.norms[sink.layer].size(), 1),
-                              run.norms[sink.layer], chart.series.size(), Series::Mark::line});
+  for (const RepeatRun& run : context.results.runs) {
+    if (run.condition != condition || run.patched) continue;
+    const std::vector<double>& norms = run.norms[sink.layer];
+    const size_t colour = chart.series.size();
+    chart.series.push_back({run.word, counting(norms.size(), 1), norms, colour, Series::Mark::line});
+    if (const size_t count = repeats_to_fire(sink, norms); count != 0)
+      chart.marks.push_back({run.word, {double(count)}, {sink.fires_above()}, colour, Series::Mark::dots});
+  }
   chart.rules = norm_rules(sink);
   return chart;
 }
@@ -70,7 +74,8 @@ Section norms_section(const PageContext& context) {
                 "Euclidean norm of blocks.L.hook_resid_post. First token: the lone " +
                     context.token_text(context.stimuli().sink.lone[0]) +
                     ". Typical: mean over the positions from 1 of ordinary text. Half-way: their "
-                    "geometric mean; the first n above it is the number of repeats needed.",
+                    "geometric mean; the first n above it is the number of repeats needed. A mark of the word's "
+                    "shape on the half-way line is there.",
                 context.run_command(context.usual().name, 0, "blocks.*.hook_resid_post"),
                 {}, context.run_input(context.usual().name, 0)};
   for (const SinkLayer& sink : results.sinks)
