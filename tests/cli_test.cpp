@@ -15,6 +15,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <regex>
+#include <set>
 #include <sstream>
 
 #include "sinkref/trace.h"
@@ -655,9 +656,16 @@ TEST_CASE("cli: report replaces no report and makes no folder for bad input", "[
   CHECK(stopped.code == 2);
   CHECK(stopped.err.find("sinkref: " + full.string()) != std::string::npos);
   CHECK(fs::is_empty(full / "figures"));
-  CHECK(std::distance(fs::directory_iterator(full), {}) == 1);
+  CHECK(std::distance(fs::directory_iterator(full), {}) == 2);  // what was measured is kept
+  CHECK(fs::is_directory(full / "unfinished"));
   write_all(full / "figures" / "mine.svg", "mine");
   refused(report(full), "figures");
+  fs::remove(full / "figures" / "mine.svg");
+  refused(report(full, {"--bos", "off"}), "another request (");
+  const Outcome gone_on = run(report(full));
+  CHECK(gone_on.code == 0);
+  CHECK(gone_on.err.find("going on with an unfinished report") != std::string::npos);
+  CHECK_FALSE(fs::exists(full / "unfinished"));
   fs::remove_all(full);
   const std::string printed = done(report(folder.path, {"--force", "--json"}));
   CHECK(nlohmann::json::parse(printed) == nlohmann::json::parse(read_all(folder / "report.json")));
@@ -684,6 +692,80 @@ TEST_CASE("cli: a report has the same bytes for every thread count, chunk and ke
     CHECK(first.size() > 1000);
     for (size_t i = 1; i < folders.size(); ++i) CHECK((read_all(folders[i] / name) == first));
   }
+}
+
+/// The bytes of every file below a folder.
+std::map<std::string, std::string> contents(const fs::path& folder) {
+  std::map<std::string, std::string> all;
+  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(folder))
+    if (entry.is_regular_file()) all[fs::relative(entry.path(), folder).string()] = read_all(entry.path());
+  return all;
+}
+
+TEST_CASE("cli: a report that is killed at any moment goes on to the same bytes", "[cli]") {
+  const Folder folder;
+  const auto report = [&](const std::string& name) -> Arguments {
+    return {"report", "--model", outputs / "tiny_llama1", "--tokens", "5,17,5x20,9,9,11", "--repeats", "150",
+            "--out", folder / name};
+  };
+  done(report("whole"));
+  const std::map<std::string, std::string> expected = contents(folder.path / "whole");
+  for (int i = 0; i < 12; ++i) {
+    INFO(i);
+    const std::string name = "stopped" + std::to_string(i);
+    const fs::path out = folder.path / name;
+    // After so many stages, or a little later, by a signal that can be caught or by one that cannot.
+    const pid_t child = start(report(name), folder / "out", folder / "err", {});
+    const auto stages = [&] {
+      std::error_code error;
+      int count = 0;
+      for (const fs::directory_entry& entry : fs::directory_iterator(out / "unfinished", error))
+        count += entry.path().extension() == ".kept";
+      return count;
+    };
+    int status = 0;
+    while (::waitpid(child, &status, WNOHANG) == 0) {
+      if (stages() >= i || fs::exists(out / "report.safetensors")) {
+        ::usleep(static_cast<useconds_t>(i % 3) * 2000);
+        ::kill(child, i % 2 == 0 ? SIGKILL : SIGTERM);
+        ::waitpid(child, &status, 0);
+        break;
+      }
+      ::usleep(200);
+    }
+    if (!fs::exists(out / "report.json")) done(report(name));
+    CHECK((contents(out) == expected));
+  }
+}
+
+TEST_CASE("cli: what a page says to copy runs as it stands", "[cli]") {
+  const Folder folder;
+  // A folder's name with all that a shell would act on, and a word with a quote.
+  const fs::path model = folder.path / "it's $(touch run) a model";
+  fs::create_directory(model);
+  for (const char* file : {"config.json", "model.safetensors"})
+    fs::copy_file(outputs / "tiny_llama1" / file, model / file);
+  done({"report", "--model", model, "--tokens", "5,17,9,11", "--repeats", "12", "--out", folder / "report"});
+  std::string page = read_all(folder.path / "report" / "report.html");
+  const std::vector<std::pair<std::string, std::string>> entities = {
+      {"&quot;", "\""}, {"&lt;", "<"}, {"&gt;", ">"}, {"&amp;", "&"}};
+  for (const auto& [entity, character] : entities)
+    for (size_t at; (at = page.find(entity)) != std::string::npos;) page.replace(at, entity.size(), character);
+  std::set<std::string> commands;
+  const std::regex code("<code>([^\n]*?)</code>");
+  for (std::sregex_iterator at(page.begin(), page.end(), code), end; at != end; ++at) commands.insert((*at)[1]);
+  CHECK(commands.size() >= 6);
+  for (const std::string& command : commands) {
+    INFO(command);
+    CHECK(command.find(SINKREF_PROGRAM) == 0);
+    const fs::path here = folder.path / "here";
+    fs::remove_all(here);
+    fs::create_directory(here);
+    const std::string line = "cd " + here.string() + " && " + command + " >/dev/null 2>err";
+    CHECK(std::system(line.c_str()) == 0);
+    CHECK_FALSE(fs::exists(here / "run"));
+  }
+  CHECK_FALSE(fs::exists("run"));
 }
 
 /// The first layer of tiny_llama1 with its embedding and head.

@@ -35,7 +35,7 @@ FirstLayerInputs inputs_for(size_t texts) {
 
 FirstLayerResult analyse(const Model& model, const FirstLayerInputs& inputs,
                          const std::string& precision, const RunOptions& options = {}) {
-  const auto quiet = [](const std::string&) {};
+  Progress quiet;
   return precision == "fp64" ? analyse_first_layer<double>(model, options, inputs, quiet)
                              : analyse_first_layer<float>(model, options, inputs, quiet);
 }
@@ -193,7 +193,7 @@ TEST_CASE("cluster attack: planted clusters are found, the tightest first", "[fi
 
 TEST_CASE("cluster attack: without a sink or with too long runs it is refused", "[first_layer]") {
   const Model model = Model::open(outputs + "tiny_llama1");
-  const auto quiet = [](const std::string&) {};
+  Progress quiet;
   ClusterInputs inputs;
   inputs.tokens = {3, 4, 5};
   CHECK_THROWS_AS(attack_with_clusters(model, {}, inputs, quiet), InputError);

@@ -23,7 +23,7 @@ Experiment experiment_of(const Model& model) {
   StimulusChoice choice;
   choice.ids = {0, 5, 9, 17, 22, 9, 30, 11, 4};
   choice.repeats = 12;
-  return {model, "model", {}, stimuli_for(model, choice), "fp32", {}, {}, [](const std::string&) {}};
+  return {model, "model", {}, stimuli_for(model, choice), "fp32", {}, {}};
 }
 
 /// report.json and the page of an experiment.
@@ -88,8 +88,9 @@ TEST_CASE("panels: every row is in report.json and on the page, or says what it 
     for (const Panel& panel : panels()) (has_result(panel, told.j) ? seen : missed).insert(panel.key);
     const std::string html = page_html(told.page);
     for (const Section& section : told.page.sections)
-      CHECK(html.find("<section id=\"" + section.id + "\">\n<h2>" +
-                      std::to_string(section_number(section.id)) + ". ") != std::string::npos);
+      CHECK(html.find("<section id=\"" + section.id + "\">\n<h2>" + std::to_string(section.number) + ". ") !=
+            std::string::npos);
+    for (size_t i = 0; i < told.page.sections.size(); ++i) CHECK(told.page.sections[i].number == i + 1);
   };
   const PlantedModel planted(two_neurons);
   const Model with_sink = planted.open();
@@ -140,7 +141,7 @@ TEST_CASE("panels: keys are told apart, and rows of one section stand together",
     CHECK(panel.page != nullptr);
   }
   CHECK_THROWS_AS(panels_of({"sink_layers", "no_such_panel"}), std::logic_error);
-  CHECK_THROWS_AS(section_number("no-such-section"), std::logic_error);
+  CHECK_THROWS_AS(Page().section("no-such-section"), std::out_of_range);
 }
 
 TEST_CASE("panels: runs are made for those that read them, and none to no purpose", "[panels]") {

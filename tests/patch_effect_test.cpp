@@ -31,7 +31,8 @@ PatchEffectInputs some_inputs() {
 }
 
 PatchEffect measured(const Model& model, const PatchEffectInputs& inputs) {
-  return measure_patch_effect(model, {}, inputs, [](const std::string&) {});
+  Progress nobody;
+  return measure_patch_effect(model, {}, inputs, nobody);
 }
 
 size_t index_of(const std::string& name) {
@@ -155,7 +156,8 @@ TEST_CASE("patch effect: the result does not depend on threads, chunks or the ke
     RunOptions options;
     options.chunk = chunk;
     options.kernel = kernel;
-    return to_json(measure_patch_effect(model, options, some_inputs(), [](const std::string&) {}),
+    Progress nobody;
+    return to_json(measure_patch_effect(model, options, some_inputs(), nobody),
                    true).dump();
   };
   const std::string expected = json(1, 512, "auto");

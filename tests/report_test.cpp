@@ -2,6 +2,7 @@
 
 #include "measure/repeats/repeats.h"
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <limits>
@@ -82,11 +83,9 @@ TEST_CASE("report: words whose continuations run together are what each is alone
   const std::vector<Neurons> neurons = {{1, {17, 5}}};
   for (const std::vector<Neurons>& patch : {std::vector<Neurons>(), neurons}) {
     const RunPlan plan{"BOS", patch, nullptr, true};
-    std::vector<std::string> steps;
-    const std::vector<RepeatRun> runs = run_words(
-        model, {}, words, 50, plan, [&](const std::string& step) { steps.push_back(step); });
+    Progress nobody;
+    const std::vector<RepeatRun> runs = run_words(model, {}, words, 50, plan, nobody);
     REQUIRE(runs.size() == words.size());
-    CHECK(steps.size() == words.size());
     for (size_t i = 0; i < words.size(); ++i) {
       const RepeatRun alone = run_repeats(model, {}, words[i], 50, plan);
       CHECK(runs[i].word == words[i].text);
@@ -132,11 +131,11 @@ TEST_CASE("report: attention on position 0 and on the rest add up to one", "[rep
   for (const char* name : {"tiny_llama1", "tiny_llama3", "tiny_mistral"}) {
     const Model model = tiny(name);
     const std::vector<int> text = {1, 5, 9, 44, 31, 9, 9, 21, 60, 12, 13, 14};
-    AttentionMasses masses({0, 1}, 1, model.config().heads, text.size());
+    AttentionMasses masses = attention_masses({0, 1}, 1, model.config().heads, text.size());
     Hooks<float> hooks;
     masses.attach(hooks);
     run(model, {}, {text}, hooks);
-    for (const LayerAttention& layer : masses.layers()) {
+    for (const LayerAttention& layer : masses.layers) {
       CHECK(layer.on_body[0] == 0);
       for (size_t q = 0; q < text.size(); ++q) {
         // Each weight is rounded once to fp32, and so was the reciprocal of their sum.
@@ -210,6 +209,77 @@ TEST_CASE("report: numbers in JSON have nine digits, and what is no number is nu
   CHECK(number(std::numeric_limits<double>::quiet_NaN()).is_null());
   CHECK(number(-std::numeric_limits<double>::infinity()).is_null());
   CHECK(number(0).dump() == "0.0");
+}
+
+TEST_CASE("report: a map of scores shows a long run to its end", "[report]") {
+  CHECK(chosen_positions(3) == std::vector<size_t>{0, 1, 2});
+  CHECK(chosen_positions(map_positions).size() == map_positions);
+  for (size_t length : {49, 50, 64, 300, 1007, 5000}) {
+    const std::vector<size_t> chosen = chosen_positions(length);
+    CHECK(chosen.size() <= map_positions);
+    CHECK(chosen.size() > map_positions / 2);
+    CHECK(chosen.front() == 0);
+    CHECK(chosen.back() == length - 1);
+    for (size_t i = 1; i < chosen.size(); ++i) CHECK(chosen[i] > chosen[i - 1]);
+  }
+  // The scores at them are those of the run.
+  const Model model = tiny();
+  std::vector<int> tokens(120, 77);
+  tokens[0] = 1;
+  AttentionMasses masses = attention_masses({1}, 1, model.config().heads, tokens.size());
+  Hooks<float> hooks;
+  masses.attach(hooks);
+  std::vector<std::vector<double>> all(tokens.size(), std::vector<double>(tokens.size()));
+  hooks.add({HookPoint::AttnScores, 1}, [&](const Activation<float>& a) {
+    for (size_t r = 0; r < a.rows.size(); ++r)
+      for (size_t k = 0; k <= a.rows[r].position; ++k)
+        all[a.rows[r].position][k] += double(a.row(r)[k]) / double(model.config().heads);
+  });
+  run(model, {}, {tokens}, hooks);
+  const std::vector<size_t>& at = masses.score_positions;
+  for (size_t i = 0; i < at.size(); ++i)
+    for (size_t j = 0; j <= i; ++j) CHECK(masses.layers[0].scores[i][j] == all[at[i]][at[j]]);
+}
+
+TEST_CASE("figures: the ends of a logarithmic axis are named", "[report]") {
+  for (double high : {7.0, 95.0, 1007.0, 4100.0, 2e7}) {
+    const svg::Scale scale = svg::scale_for({1, high}, true, 0, 1);
+    CHECK(scale.ticks.front() == scale.low);
+    CHECK(scale.ticks.back() == scale.high);
+    LineChart chart{"t", {"x", true}, {"y", true}, {}, {}};
+    chart.series = {{"one", {1, high}, {1, high}, 0, Series::Mark::line}};
+    CHECK(plot_svg(chart).find(">" + svg::tick_text(scale.high) + "</text>") != std::string::npos);
+  }
+}
+
+TEST_CASE("figures: heat maps of one figure share their shades, and signed ones have a zero", "[report]") {
+  Figure figure{"id", "t", "c", "", {}};
+  HeatMap small{"a", "x", "y", "v", {{1}, {1, 2}}}, large{"b", "x", "y", "v", {{-8}, {1, 4}}};
+  small.is_signed = large.is_signed = true;
+  figure.plots = {small, large};
+  share_scale(figure);
+  for (const Plot& plot : figure.plots) {
+    CHECK(std::get<HeatMap>(plot).range == std::pair<double, double>(-8, 8));
+    const std::string svg = plot_svg(plot);
+    for (const char* label : {">8</text>", ">-8</text>", ">0</text>"}) CHECK(svg.find(label) != std::string::npos);
+    CHECK(svg.find("class=\"h0\"") == std::string::npos);  // shades that diverge
+  }
+}
+
+TEST_CASE("figures: curves differ by more than their colour", "[report]") {
+  LineChart chart{"t", {"x", false}, {"y", false}, {}, {}};
+  const std::vector<double> x = {0, 1, 2, 3};
+  for (size_t i = 0; i < 5; ++i) chart.series.push_back({"w" + std::to_string(i), x, x, i, Series::Mark::line});
+  chart.series.push_back({"dashed", x, x, 0, Series::Mark::dashed});
+  const std::string svg = plot_svg(chart);
+  std::vector<std::string> shapes;
+  for (size_t i = 0; i < 5; ++i) {
+    const std::string shape = svg::marker(i, 0, 0);
+    CHECK(std::find(shapes.begin(), shapes.end(), shape) == shapes.end());
+    shapes.push_back(shape);
+    CHECK(svg.find("class=\"dot c" + std::to_string(i) + "\"") != std::string::npos);
+  }
+  CHECK(svg.find("class=\"hollow c0\"") != std::string::npos);
 }
 
 TEST_CASE("figures: a scale holds its values, has round ends, and rises", "[report]") {

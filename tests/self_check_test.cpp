@@ -18,7 +18,7 @@ using namespace sinkref;
 namespace {
 
 const std::string outputs = SINKREF_SOURCE_DIR "/reference_outputs/";
-const auto quiet = [](const std::string&) {};
+Progress quiet;
 
 std::vector<int> tokens_up_to(int n) {
   std::vector<int> tokens;

@@ -71,6 +71,7 @@ check "a report on the tiny model, its page and figures" sh -c '
   rm -rf build/tiny-report &&
   build/sinkref report --model reference_outputs/tiny_llama1 --tokens 5,17,5x20,9,9,11 --repeats 40 \
     --golden reference_outputs/tiny_llama1/golden_prompt.safetensors --out build/tiny-report &&
+  python3 tools/check/check_findings.py build/tiny-report &&
   build/venv/bin/python tools/check/check_page.py build/tiny-report &&
   build/venv/bin/python tools/figures.py build/tiny-report --only attention_first'
 check "a report on SmolLM2 against Hugging Face, and its page" sh -c '
@@ -78,6 +79,7 @@ check "a report on SmolLM2 against Hugging Face, and its page" sh -c '
   build/sinkref report --model models/SmolLM2-135M-Instruct.Q4_1.gguf --word the --word dust \
     --repeats 130 --out build/smollm2-report &&
   build/venv/bin/python tools/check/check_report.py build/smollm2-report models/SmolLM2-135M-Instruct.Q4_1.gguf &&
+  python3 tools/check/check_findings.py build/smollm2-report &&
   build/venv/bin/python tools/check/check_page.py build/smollm2-report'
 check "the first attention layer against Hugging Face in float64" \
   $python tools/check/check_first_layer.py reference_outputs/tiny_llama2 --tokens 5,17,9,9,11 --repeats 40

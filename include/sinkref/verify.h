@@ -109,7 +109,9 @@ struct VerifyOptions {
   std::optional<int> bos;                        ///< for messages about tokens
   Budget budget;                                 ///< entries here replace the derived ones
   bool diagnose = true;
-  std::function<void(const std::string&)> say;   ///< progress, or nothing
+  std::function<void(const std::string&)> say;   ///< what is being done, or nothing
+  /// How much of the truth is computed, from 0 to 1, and the same in words; or nothing.
+  std::function<void(double, const std::string&)> share;
 };
 
 struct VerifyResult {

@@ -43,9 +43,6 @@ class OutputFile {
 /// Commits them one after another. An interrupt waits until all are in their places.
 void commit_all(std::span<OutputFile* const> files);
 
-/// Whether a process that was killed has left `path` half-written: an unfinished file that nobody holds.
-bool was_abandoned(const std::filesystem::path& path);
-
 /// Gives `from` the name `to` where nothing has it: false, with errno, if that cannot be done. Says so
 /// where the file system cannot promise that nothing is replaced.
 bool rename_without_replacing(const std::filesystem::path& from, const std::filesystem::path& to);

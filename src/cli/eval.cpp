@@ -1,9 +1,6 @@
 // eval: multiple-choice tasks, original against patched.
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <iostream>
@@ -11,6 +8,7 @@
 
 #include "base/notice.h"
 #include "base/output_file.h"
+#include "base/progress.h"
 #include "cli/commands.h"
 #include "cli/inputs.h"
 #include "eval/samples.h"
@@ -142,42 +140,31 @@ RunInfo run_info(const EvalCommand& options, const Model& model, const std::vect
   return info;
 }
 
-/// "120 of 4000 items, 3 %, 3.1 items/s, 21 min left": on a terminal one line that renews itself,
-/// elsewhere a line now and then.
-class Progress {
+/// Percent and time left over the items, whose costs are known before.
+class EvalProgress {
  public:
-  Progress(const std::vector<double>& costs, size_t from, size_t end)
-      : from_(from), end_(end), terminal_(isatty(2)) {
+  EvalProgress(const std::vector<double>& costs, size_t from, size_t end) : from_(from), end_(end) {
     for (size_t i = from; i < end; ++i) before_.push_back(before_.back() + costs[i]);
+    progress_.plan(before_.back());
+    progress_.step(text(0), before_.back());
   }
   void at(size_t done) {
-    const double seconds = elapsed(), ran = before_[done - from_], all = before_.back();
-    if (!terminal_ && (done == end_ || seconds < next_line_)) return;
-    next_line_ = seconds + seconds_between_lines;
-    std::fprintf(stderr, "%s%zu of %zu items, %.0f %%, %.1f items/s, %s left%s", terminal_ ? "\r" : "",
-                 done - from_, end_ - from_, all > 0 ? 100 * ran / all : 100,
-                 static_cast<double>(done - from_) / std::max(seconds, 1e-3),
-                 duration(ran > 0 ? seconds * (all - ran) / ran : 0).c_str(),
-                 terminal_ && done < end_ ? "   " : "\n");
+    const double all = before_.back();
+    progress_.share(all > 0 ? before_[done - from_] / all : 1, text(done - from_));
   }
-  double elapsed() const {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-  }
-  static std::string duration(double seconds) {
-    char text[32];
-    if (seconds < 90) std::snprintf(text, sizeof text, "%.0f s", seconds);
-    else if (seconds < 5400) std::snprintf(text, sizeof text, "%.0f min", seconds / 60);
-    else std::snprintf(text, sizeof text, "%.1f h", seconds / 3600);
-    return text;
-  }
+  void finish() { progress_.finish(); }
+  double elapsed() const { return progress_.elapsed(); }
 
  private:
-  static constexpr double seconds_between_lines = 30;
+  std::string text(size_t done) const {
+    char rate[32] = "";
+    if (done > 0) std::snprintf(rate, sizeof rate, ", %.1f items/s", double(done) / std::max(elapsed(), 1e-3));
+    return std::to_string(done) + " of " + std::to_string(end_ - from_) + " items" + rate;
+  }
+
+  Progress progress_ = Progress::to_stderr();
   std::vector<double> before_{0};  // cost of the items before one
   size_t from_, end_;
-  bool terminal_;
-  double next_line_ = seconds_between_lines;
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
 /// Whether every variant's log-likelihoods of one item are.
@@ -476,7 +463,7 @@ int EvalCommand::run() const {
   }
   const size_t from = first + samples.size() / names.size();
   if (from > first) say(std::to_string(from - first) + " items were done before");
-  Progress progress(costs, from, end);
+  EvalProgress progress(costs, from, end);
   const auto each_batch = [&](const std::vector<Sample>& batch, size_t done) {
     if (file) file->append(batch);
     samples.insert(samples.end(), batch.begin(), batch.end());
@@ -484,6 +471,7 @@ int EvalCommand::run() const {
   };
   const auto run_all = options.precision == "fp64" ? run_items<double> : run_items<float>;
   run_all(options, model, data.items, from, end, names, patch, each_batch);
+  progress.finish();
   if (file && !file->complete()) file->finish();
   say(std::to_string(end - from) + " items in " + Progress::duration(progress.elapsed()));
   show(options, info, samples, out);

@@ -2,10 +2,7 @@
 
 #include "cli/experiment.h"
 
-#include <unistd.h>
-
-#include <iostream>
-
+#include "base/shell.h"
 #include "cli/inputs.h"
 #include "cli/output.h"
 #include "measure/paper/published.h"
@@ -24,14 +21,25 @@ void note_last_token(const Tokenizer& tokenizer, const std::string& word) {
         " tokens; its last is repeated, " + quoted(tokenizer.piece(word_token(tokenizer, word))));
 }
 
-/// With the tokens done of each run, where a person looks.
-RunOptions watched_run(const StudyCommand& options) {
-  RunOptions run = run_options(options);
-  if (isatty(2))
-    run.progress = [](size_t done, size_t all) {
-      if (all > 256) std::cerr << "\r  " << done << " of " << all << " tokens" << (done == all ? "\r\033[K" : "");
-    };
-  return run;
+/// The command as it can be typed again: what changes a number, nothing of how it is run.
+Request request_of(const StudyCommand& o) {
+  Request request{shell_quoted(o.program), shell_quoted(o.model), {}, {}, {}};
+  const auto add = [](std::string& to, const char* option, const std::string& value) {
+    to += std::string(" --") + option + " " + shell_quoted(value);
+  };
+  std::string& inputs = request.inputs;
+  if (o.tokens) add(inputs, "tokens", *o.tokens);
+  if (o.tokens_file) add(inputs, "tokens-file", *o.tokens_file);
+  if (o.prefix) add(inputs, "prefix", *o.prefix);
+  for (const std::string& word : o.words) add(inputs, "word", word);
+  if (o.repeats_given) add(inputs, "repeats", std::to_string(o.repeats));
+  if (o.bos != BosPolicy::automatic) add(inputs, "bos", o.bos == BosPolicy::on ? "on" : "off");
+  if (o.softmax == Softmax::one) add(inputs, "softmax", "one");
+  if (o.kernel == "openblas") add(inputs, "kernel", "openblas");  // its bits are its own
+  if (o.patch != "auto") add(request.patch, "patch", o.patch);
+  if (o.paper) add(request.report_only, "paper", *o.paper);
+  for (const std::string& golden : o.goldens) add(request.report_only, "golden", golden);
+  return request;
 }
 
 }  // namespace
@@ -43,10 +51,13 @@ Experiment experiment_for(const StudyCommand& options, const Model& model, size_
     choice.ids = read_one_sequence(options, model.checkpoint());
     check_tokens(model, *choice.ids);
   }
-  Experiment experiment{model,           last_part(options.model), run_options(options), stimuli_for(model, choice),
-                        options.precision, options.paper,       options.goldens,      say};
-  if (experiment.stimuli.tokenizer)
-    for (const std::string& word : options.words) note_last_token(*experiment.stimuli.tokenizer, word);
+  Experiment experiment{model, last_part(options.model), run_options(options), stimuli_for(model, choice),
+                        options.precision, options.paper, options.goldens, request_of(options)};
+  if (const auto& tokenizer = experiment.stimuli.tokenizer) {
+    for (const std::string& note : tokenizer->notes()) say("note: " + note);
+    for (const std::string& word : options.words) note_last_token(*tokenizer, word);
+  }
+  experiment.progress = std::make_shared<Progress>(Progress::to_stderr());
   return experiment;
 }
 
@@ -55,7 +66,6 @@ Experiment sink_experiment(const StudyCommand& options, const Model& model) {
   if (options.paper && !options.repeats_given)  // a quarter more than the paper needed
     repeats = published_row(*options.paper).repeats * 5 / 4;
   Experiment experiment = experiment_for(options, model, repeats);
-  experiment.run = watched_run(options);
   if (options.patch != "auto") experiment.stimuli.patch = chosen_patch(options, model);
   const SinkInputs& shown = experiment.stimuli.sink;
   if (shown.text.size() < 2)

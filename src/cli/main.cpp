@@ -144,7 +144,7 @@ const CommandRow& find_command(const std::string& name) {
   throw InputError("there is no command " + quoted(name) + hint + "; sinkref --help lists them");
 }
 
-int run(std::vector<std::string> arguments) {
+int run(const std::string& program, std::vector<std::string> arguments) {
   if (arguments.empty()) {
     print_commands();
     return 2;
@@ -163,6 +163,7 @@ int run(std::vector<std::string> arguments) {
   const std::unique_ptr<Command> command =
       cli::parse_command(find_command(name), commands, arguments);
   if (!command) return 0;  // the help
+  command->program = program;
   require_fma();
   set_thread_count(command->threads);
   const int code = command->run();
@@ -191,7 +192,7 @@ int main(int argc, char** argv) {
                            SIGVTALRM, SIGPROF, SIGPOLL, SIGPWR, SIGSTKFLT, SIGABRT})
     if (std::signal(signal, interrupted) == SIG_IGN) std::signal(signal, SIG_IGN);  // nohup
   try {
-    const int code = run({argv + std::min(argc, 1), argv + argc});
+    const int code = run(argc > 0 ? argv[0] : "sinkref", {argv + std::min(argc, 1), argv + argc});
     require_written();
     return code;
   } catch (const InputError& e) {

@@ -65,6 +65,7 @@ OptionTable joined(const std::vector<OptionTable>& tables);
 /// A command with its options. Members are initialised with the defaults; table() says how each is
 /// called and read, and is all that an option needs besides its use.
 struct Command {
+  std::string program = "sinkref";  ///< as it was called
   std::string model;
   bool model_given = false;  ///< otherwise it is the tiny model that comes along
   size_t threads = 0;

@@ -13,6 +13,7 @@
 #include "measure/goldens/panel.h"
 #include "sinkref/error.h"
 #include "base/output_file.h"
+#include "base/progress.h"
 #include "sinkref/verify.h"
 #include "verify/candidate.h"
 #include "verify/golden_file.h"
@@ -31,11 +32,17 @@ int verify_goldens(const VerifyCommand& options) {
   std::vector<GoldenResult> goldens;
   ordered_json all = ordered_json::array();
   bool agrees = true;
+  Progress progress = Progress::to_stderr();
+  double work = 0;
+  for (const std::string& file : options.goldens) work += golden_work(model, file);
+  progress.plan(work);
   for (const std::string& file : options.goldens) {
+    progress.step("golden " + file, golden_work(model, file));
     goldens.push_back(compare_with_golden(model, options.kernel, file));
     all.push_back(golden_json(goldens.back()));
     agrees &= goldens.back().agrees;
   }
+  progress.finish();
   if (options.json)
     std::cout << json_text({{"verdict", agrees ? "agree" : "differ"}, {"first", nullptr},
                             {"diagnosis", ordered_json::array()}, {"goldens", all}})
@@ -97,7 +104,7 @@ VerifyResult exact_against_model(const VerifyCommand& options, const Model& mode
   return verify_traces(TraceFile::open(temporary), candidate, {}, true);
 }
 
-VerifyOptions verify_options(const VerifyCommand& options, const Model& model) {
+VerifyOptions verify_options(const VerifyCommand& options, const Model& model, Progress& progress) {
   VerifyOptions verify;
   verify.kernel = options.kernel;
   verify.softmax = options.softmax;
@@ -114,14 +121,18 @@ VerifyOptions verify_options(const VerifyCommand& options, const Model& model) {
   } catch (const InputError&) {  // a model without a tokenizer is compared by ids alone
   }
   if (options.budget) verify.budget = Budget::read(*options.budget, model.config().layers);
-  if (isatty(2)) verify.say = [](const std::string& text) { std::cerr << '\r' << text << "  "; };
+  progress.plan(1);
+  progress.step("the truth in float64", 1);
+  verify.share = [&progress](double share, const std::string& text) { progress.share(share, text); };
+  verify.say = [&progress](const std::string& text) { progress.step(text, 0); };
   return verify;
 }
 
 VerifyReport verify_one_candidate(const VerifyCommand& options) {
   const Model model = open_model(options);
   const TraceFile candidate = TraceFile::open(*options.candidate);
-  const VerifyOptions verify = verify_options(options, model);
+  Progress progress = Progress::to_stderr();
+  const VerifyOptions verify = verify_options(options, model, progress);
   VerifyReport report;
   report.reference = last_part(options.model);
   report.candidate = last_part(*options.candidate);
@@ -129,7 +140,7 @@ VerifyReport verify_one_candidate(const VerifyCommand& options) {
   report.hf_noise = hf_noise(options, candidate);
   report.result = options.exact ? exact_against_model(options, model, candidate, verify)
                                 : verify_candidate(model, candidate, verify);
-  if (verify.say) std::cerr << '\n';
+  progress.finish();
   report.provenance = {{"program", "sinkref " SINKREF_VERSION},
                        {"arithmetic_version", std::to_string(arithmetic_version)},
                        {"weights_sha256", model.weights_sha256(model.config().layers)},

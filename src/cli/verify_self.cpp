@@ -1,7 +1,5 @@
 // verify --self: the promise of one set of bits, tried on this machine.
 
-#include <unistd.h>
-
 #include <cstdio>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -52,11 +50,9 @@ int verify_self(const VerifyCommand& options) {
                      " tokens are too few to split; expected at least 8");
   std::optional<WeightIndex> perturb;
   if (options.perturb) perturb = parse_weight(*options.perturb, model);
-  const auto progress = [](const std::string& text) {
-    if (isatty(2)) std::cerr << "\r\033[K" << text << std::flush;
-  };
+  Progress progress = Progress::to_stderr();
   const SelfCheck check = check_self(model, tokens, perturb ? &*perturb : nullptr, progress);
-  progress("");
+  progress.finish();
   const std::string weight =
       check.perturbed.tensor + "[" + std::to_string(check.perturbed.index) + "]";
   if (options.json) {

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <functional>
 #include <string>
 #include <vector>
 
@@ -9,9 +8,6 @@
 // What every analysis does: run a sequence, keep a few numbers of each row.
 
 namespace sinkref {
-
-/// Told what is being done, for a person who waits.
-using Step = std::function<void(const std::string&)>;
 
 /// Euclidean norm, summed in double in the order of the elements.
 double norm(const float* values, size_t n);

@@ -1,6 +1,9 @@
 #include "measure/page_context.h"
 
+#include <stdexcept>
+
 #include "base/json_file.h"
+#include "base/shell.h"
 #include "tokenizer/stream_decoder.h"
 
 namespace sinkref {
@@ -19,9 +22,26 @@ std::string PageContext::text(const std::vector<int>& ids) const {
   return text;
 }
 
-std::string PageContext::trace_command(const std::vector<int>& tokens,
-                                       const std::string& hooks) const {
-  // As --tokens reads them: runs as TOKENxTIMES.
+std::string PageContext::text_of_ids(const std::vector<int>& ids) const {
+  return stimuli().tokenizer ? "\"" + text(ids) + "\"" : "as they were given";
+}
+
+std::string PageContext::report_command(const std::string& more) const {
+  const Request& request = experiment.request;
+  return request.program + " report --model " + request.model + request.inputs + request.patch +
+         request.report_only + more + " --out DIR";
+}
+
+std::string PageContext::study_command(const std::string& command, const std::string& more) const {
+  const Request& request = experiment.request;
+  return request.program + " " + command + " --model " + request.model + request.inputs +
+         (command == "sink" ? request.patch : "") + more + " --json";
+}
+
+namespace {
+
+/// As --tokens reads them: runs as TOKENxTIMES.
+std::string ids_text(const std::vector<int>& tokens) {
   std::string ids;
   for (size_t i = 0; i < tokens.size();) {
     size_t end = i;
@@ -30,19 +50,51 @@ std::string PageContext::trace_command(const std::vector<int>& tokens,
     if (end - i > 1) ids += "x" + std::to_string(end - i);
     i = end;
   }
-  return "sinkref trace --model " + model() + " --tokens " + ids + " --hooks '" + hooks +
-         "' --out t.safetensors";
+  return ids;
 }
 
-std::string PageContext::run_command(const std::string& condition, size_t word,
-                                     const std::string& hooks) const {
+}  // namespace
+
+std::string PageContext::trace_command(const std::vector<int>& tokens,
+                                       const std::string& hooks) const {
+  return model_command("trace", tokens, " --hooks " + shell_quoted(hooks) + " --out t.safetensors");
+}
+
+std::string PageContext::model_command(const std::string& command, const std::vector<int>& tokens,
+                                       const std::string& more) const {
+  const Request& request = experiment.request;
+  // The other settings of a study are those of its words.
+  const std::string softmax = experiment.run.softmax == Softmax::one ? " --softmax one" : "";
+  const std::string kernel = experiment.run.kernel == "openblas" ? " --kernel openblas" : "";
+  return request.program + " " + command + " --model " + request.model + " --tokens " + ids_text(tokens) +
+         softmax + kernel + more;
+}
+
+std::vector<int> PageContext::run_tokens(const std::string& condition, size_t word) const {
   for (const Stimuli::Condition& c : stimuli().conditions)
     if (c.name == condition) {
       std::vector<int> tokens = c.prefix;
       tokens.insert(tokens.end(), c.repeats, stimuli().sink.words[word].token);
-      return trace_command(tokens, hooks);
+      return tokens;
     }
-  return "";
+  throw std::logic_error("no condition is called " + condition);
+}
+
+std::string PageContext::run_command(const std::string& condition, size_t word,
+                                     const std::string& hooks) const {
+  return trace_command(run_tokens(condition, word), hooks);
+}
+
+std::string PageContext::run_input(const std::string& condition, size_t word) const {
+  for (const Stimuli::Condition& c : stimuli().conditions)
+    if (c.name == condition)
+      return (c.prefix.empty() ? "" : "\"" + text(c.prefix) + "\" and then ") + std::to_string(c.repeats) +
+             " times " + token_text(stimuli().sink.words[word].token);
+  throw std::logic_error("no condition is called " + condition);
+}
+
+std::string after_text(const std::string& condition) {
+  return condition == "nothing" ? "with nothing before it" : "after " + condition;
 }
 
 std::vector<Rule> norm_rules(const SinkLayer& sink) {

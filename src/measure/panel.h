@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "measure/experiment.h"
+#include "measure/kept.h"
 #include "measure/page_context.h"
 #include "measure/tensors.h"
 #include "page/page.h"
@@ -13,6 +14,35 @@
 // names them; a part that it does not have is null.
 
 namespace sinkref {
+
+/// How results of some types outlive the process (Kept). A result that is not there stays so.
+struct KeptResults {
+  std::string (*save)(const Results&) = nullptr;
+  void (*load)(archive::Reader&, Results&) = nullptr;
+};
+
+template <class... T>
+constexpr KeptResults kept_results() {
+  return {[](const Results& results) {
+            std::string bytes;
+            const auto save = [&](const auto* result) {
+              archive::write(bytes, result != nullptr);
+              if (result != nullptr) archive::write(bytes, *result);
+            };
+            (save(results.find<T>()), ...);
+            return bytes;
+          },
+          [](archive::Reader& in, Results& results) {
+            const auto load = [&](auto result) {
+              bool there = false;
+              in.read(there);
+              if (!there) return;
+              in.read(result);
+              results.put(std::move(result));
+            };
+            (load(T{}), ...);
+          }};
+}
 
 struct Panel {
   const char* key;      ///< its name, and its key in report.json
@@ -24,8 +54,12 @@ struct Panel {
   enum class Runs { none, norms, tasks } runs = Runs::none;  ///< what it reads of Results::runs
   /// Adds hooks to the first run of the first word.
   void (*watch)(const Experiment&, Results&, Hooks<float>&) = nullptr;
+  KeptResults watched = {};  ///< what these hooks fill
   /// After the sinks and the runs.
   void (*measure)(const Experiment&, Results&) = nullptr;
+  KeptResults measured = {};  ///< what it puts; none if that costs nothing
+  /// What measure() is worth (Progress), from the sinks and the runs.
+  double (*work)(const Experiment&, const Results&) = nullptr;
 
   /// `with_curves`: all of it, as report.json; otherwise what fits a screen.
   void (*json)(const Experiment&, const Results&, bool with_curves, nlohmann::ordered_json&) = nullptr;

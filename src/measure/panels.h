@@ -16,10 +16,18 @@ const std::vector<Panel>& panels();
 /// Some of them, in the same order. Throws std::logic_error for a key that is none.
 std::vector<Panel> panels_of(const std::vector<std::string_view>& keys);
 
-/// The sinks, the runs if any of the panels reads them, then every panel.
-Results measure(const Experiment& experiment, const std::vector<Panel>& panels);
+/// The sinks, the runs if any of the panels reads them, then every panel; what `kept` has finished is
+/// not measured again.
+Results measure(const Experiment& experiment, const std::vector<Panel>& panels, Kept& kept);
+inline Results measure(const Experiment& experiment, const std::vector<Panel>& panels) {
+  Kept nothing;
+  return measure(experiment, panels, nothing);
+}
 
-/// Which model, weights, program and arithmetic the numbers are of.
+/// What is run on, as ids.
+nlohmann::ordered_json stimuli_json(const Stimuli& stimuli);
+/// Which model, weights, program and arithmetic the numbers are of, and what the readers of the model's
+/// files noticed.
 nlohmann::ordered_json provenance_json(const Experiment& experiment);
 /// provenance_json(), the summaries that a reader looks for first, then the panels in their order.
 /// `with_curves`: report.json; without, `sink --json`.
@@ -28,9 +36,6 @@ nlohmann::ordered_json panels_json(const Experiment& experiment, const Results& 
 
 /// Findings and sections; what stands above them is the caller's.
 void add_panels(const PageContext& context, const std::vector<Panel>& panels, Page& page);
-/// As the page and its texts name a section.
-size_t section_number(std::string_view section);
-
 /// The terminal's lines. `long_ones`: those of Panel::long_text too.
 void print_panels(const Experiment& experiment, const Results& results,
                   const std::vector<Panel>& panels, bool long_ones);

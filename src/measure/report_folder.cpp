@@ -19,28 +19,12 @@ constexpr const char* introduction =
     "panel, after <a href=\"https://arxiv.org/abs/2503.08908\">Yona et al., Interpreting the "
     "Repeated Token Phenomenon in Large Language Models (ICML 2025)</a>.";
 
-/// What a killed report had put in its place: report.json, the last, was not among it.
-void remove_parts(const std::filesystem::path& path, const std::filesystem::path& figures) {
-  std::error_code error;
-  if (exists(path / "report.json", error)) return;
-  for (const char* name : {"report.html", "report.safetensors"}) std::filesystem::remove(path / name, error);
-  std::filesystem::directory_iterator entry(figures, error);
-  for (const std::filesystem::directory_iterator end; !error && entry != end; entry.increment(error)) {
-    const std::string name = entry->path().filename().string();
-    std::error_code ignored;
-    if (name.ends_with(".svg") || name.find(".svg.partial-") != name.npos) std::filesystem::remove(entry->path(), ignored);
-  }
-}
+constexpr const char* unfinished = "unfinished";
 
-/// The folder with one for figures, in which there must be none that would stop the end of the work.
-std::filesystem::path made(const std::filesystem::path& path, bool force) {
-  const std::filesystem::path figures = path / "figures";
+/// The folder with one for figures.
+std::filesystem::path made(const std::filesystem::path& path) {
   std::error_code error;
-  if (was_abandoned(path / "report.json")) remove_parts(path, figures);
-  if (!force && is_directory(figures, error) && !is_empty(figures, error))
-    refuse(figures.string(), "holds files already, expected none",
-           "choose another folder or add --force");
-  create_directories(figures, error);
+  create_directories(path / "figures", error);
   if (error)
     refuse(path.string(), "cannot be made: " + error.message() + ", expected a writable folder",
            "choose another place");
@@ -49,27 +33,42 @@ std::filesystem::path made(const std::filesystem::path& path, bool force) {
 
 }  // namespace
 
-Page report_page(const Experiment& experiment, const Results& results, const std::string& command,
-                 const ordered_json& j) {
+Page report_page(const Experiment& experiment, const Results& results, const ordered_json& j) {
+  const PageContext context{experiment, results};
   Page page{"Attention sinks and repeated tokens in " + experiment.model_name,
             introduction,
-            command,
+            context.report_command(),
             {{"program", j["program"]},
              {"arithmetic", std::to_string(arithmetic_version)},
              {"weights (SHA-256)", j["weights_sha256"]}},
             {},
             {},
+            j["notes"],
             j.dump()};
-  add_panels({experiment, results}, panels(), page);
+  add_panels(context, panels(), page);
   return page;
 }
 
-ReportFolder::ReportFolder(const std::filesystem::path& path, bool force)
-    : path_(made(path, force)),
-      force_(force),
-      json_(path / "report.json", force),
-      html_(path / "report.html", force),
-      tensors_(path / "report.safetensors", force) {}
+void ReportFolder::require_free(const std::filesystem::path& path, bool force) {
+  std::error_code error;
+  if (force) return;
+  if (exists(path / "report.json", error))
+    refuse((path / "report.json").string(), "exists already, expected none",
+           "choose another folder or add --force");
+  // A report that was stopped while its files were getting their names is gone on with.
+  const std::filesystem::path figures = path / "figures";
+  if (is_directory(figures, error) && !is_empty(figures, error) && !Kept::writing_began(path / unfinished))
+    refuse(figures.string(), "holds files already, expected none",
+           "choose another folder or add --force");
+}
+
+ReportFolder::ReportFolder(const std::filesystem::path& path, bool force, const ordered_json& identity)
+    : path_(made(path)),
+      kept_(path / unfinished, identity, force),
+      force_(force || Kept::writing_began(path / unfinished)),
+      json_(path / "report.json", force_),
+      html_(path / "report.html", force_),
+      tensors_(path / "report.safetensors", force_) {}
 
 void ReportFolder::write(const ordered_json& j, const Page& page, const Results& results) {
   // All are written before any is committed, so that a full disk leaves none of them.
@@ -84,10 +83,12 @@ void ReportFolder::write(const ordered_json& j, const Page& page, const Results&
                  {"arithmetic_version", std::to_string(arithmetic_version)}});
   html_.append(page_html(page));
   json_.append(j.dump() + "\n");
+  kept_.begin_writing();
   std::vector<OutputFile*> in_order;
   for (OutputFile& figure : figures) in_order.push_back(&figure);
   in_order.insert(in_order.end(), {&tensors_, &html_, &json_});  // the last says that all are there
   commit_all(in_order);
+  kept_.remove();
 }
 
 }  // namespace sinkref

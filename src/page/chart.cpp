@@ -1,6 +1,7 @@
 #include "page/chart.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 
 #include "page/svg.h"
@@ -20,6 +21,13 @@ constexpr const char* light_shades[12] = {"#f3f6fa", "#dfe8f2", "#c8d9ea", "#afc
 constexpr const char* dark_shades[12] = {"#1b2430", "#1f3044", "#233d5a", "#274b71",
                                          "#2c5a88", "#346a9f", "#417cb4", "#558fc6",
                                          "#70a4d5", "#90bae2", "#b4d0ed", "#dbe9f8"};
+// From negative to positive, the two in the middle next to zero.
+constexpr const char* light_diverging[12] = {"#123f6d", "#245c94", "#4580b5", "#7ba6cd", "#b3cde3",
+                                             "#e3ebf2", "#f6eadf", "#f0cfae", "#e3a775", "#cd7b43",
+                                             "#a9561f", "#7a380c"};
+constexpr const char* dark_diverging[12] = {"#b9dbf7", "#86bbe8", "#5596cf", "#3874ac", "#2b557f",
+                                            "#233448", "#40322a", "#6e4a2d", "#9c6534", "#c98544",
+                                            "#e6ab70", "#f8d6b0"};
 constexpr const char* light_kinds[4] = {"#bfe3cf", "#f6dfae", "#f3c1c9", "#dfe3e8"};
 constexpr const char* dark_kinds[4] = {"#1f5a3d", "#6a5318", "#74303f", "#3a424d"};
 
@@ -49,7 +57,7 @@ std::string points_csv(const LineChart& chart) {
     for (size_t s = begin; s < end; ++s) out += "," + quoted_csv(all[s].name);
     out += "\n";
     for (size_t i = 0; i < std::min(all[begin].x.size(), all[begin].y.size()); ++i) {
-      out += digits(all[begin].x[i]);
+      out += chart.x.names.empty() ? digits(all[begin].x[i]) : quoted_csv(chart.x.names.at(i));
       for (size_t s = begin; s < end; ++s) out += "," + digits(all[s].y[i]);
       out += "\n";
     }
@@ -61,8 +69,13 @@ std::string points_csv(const LineChart& chart) {
 
 std::string points_csv(const HeatMap& map) {
   std::string out;
+  if (!map.x.empty()) {
+    out += quoted_csv(map.y_title + " \\ " + map.x_title);
+    for (double x : map.x) out += "," + digits(x);
+    out += "\n";
+  }
   for (size_t r = 0; r < map.rows.size(); ++r) {
-    out += std::to_string(r);
+    out += map.y.empty() ? std::to_string(r) : digits(map.y[r]);
     for (double value : map.rows[r]) out += "," + digits(value);
     out += "\n";
   }
@@ -83,6 +96,21 @@ std::string points_csv(const Grid& grid) {
 }
 
 }  // namespace
+
+void share_scale(Figure& figure) {
+  double low = INFINITY, high = -INFINITY;
+  for (const Plot& plot : figure.plots)
+    if (const HeatMap* map = std::get_if<HeatMap>(&plot))
+      for (const std::vector<double>& row : map->rows)
+        for (double value : row)
+          if (std::isfinite(value)) {
+            low = std::min(low, map->is_signed ? -std::fabs(value) : value);
+            high = std::max(high, map->is_signed ? std::fabs(value) : value);
+          }
+  if (!(low < high)) return;
+  for (Plot& plot : figure.plots)
+    if (HeatMap* map = std::get_if<HeatMap>(&plot)) map->range = {low, high};
+}
 
 std::string escaped(const std::string& text) {
   std::string out;
@@ -138,13 +166,19 @@ std::string chart_style(bool dark) {
       rule("grid", "fill:none;stroke:" + faint) + rule("axis", "fill:none;stroke:" + soft) +
       rule("rule", "fill:none;stroke:" + soft + ";stroke-dasharray:1 3;stroke-width:1.4") +
       rule("line", "fill:none;stroke-width:1.8;stroke-linejoin:round") +
-      rule("dashed", "stroke-dasharray:5 4");
+      rule("thin", "stroke-width:1.2;stroke-opacity:.8") +
+      rule("dot", "stroke-width:1;paint-order:stroke;stroke:" + std::string(dark ? "#1a2027" : "#f6f7f9")) +
+      rule("dashed", "stroke-dasharray:6 4") +
+      rule("hollow", "stroke-width:1.4;fill:" + std::string(dark ? "#1a2027" : "#f6f7f9"));
   for (size_t i = 0; i < 8; ++i) {
     const std::string colour = dark ? dark_lines[i] : light_lines[i], c = "c" + std::to_string(i);
-    css += rule("line." + c, "stroke:" + colour) + rule("dot." + c, "fill:" + colour);
+    css += rule("line." + c, "stroke:" + colour) + rule("dot." + c, "fill:" + colour) +
+           rule("hollow." + c, "stroke:" + colour);
   }
   for (size_t i = 0; i < 12; ++i)
     css += rule("h" + std::to_string(i), std::string("fill:") + (dark ? dark_shades : light_shades)[i]);
+  for (size_t i = 0; i < 12; ++i)
+    css += rule("d" + std::to_string(i), std::string("fill:") + (dark ? dark_diverging : light_diverging)[i]);
   for (size_t i = 0; i < 4; ++i)
     css += rule("k" + std::to_string(i), std::string("fill:") + (dark ? dark_kinds : light_kinds)[i]);
   return css;

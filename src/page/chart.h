@@ -1,7 +1,9 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -11,7 +13,8 @@
 
 namespace sinkref {
 
-/// One curve. Points that are not finite (or not positive on a logarithmic axis) are left out.
+/// One curve. Points that are not finite (or not positive on a logarithmic axis) are left out. Curves
+/// of one plot differ by colour, by the shape of their markers, and dashed ones by hollow markers.
 struct Series {
   std::string name;
   std::vector<double> x, y;
@@ -29,6 +32,7 @@ struct Rule {
 struct Axis {
   std::string title;
   bool logarithmic = false;
+  std::vector<std::string> names = {};  ///< what stands at 1, 2, …, in place of the numbers
 };
 
 struct LineChart {
@@ -36,13 +40,18 @@ struct LineChart {
   Axis x, y;
   std::vector<Series> series;
   std::vector<Rule> rules;
+  std::vector<Series> marks = {};  ///< points on top of the curves, which the legend and the CSV leave out
 };
 
 /// Values of a matrix as shades. Rows may be shorter than the longest (a causal map).
 struct HeatMap {
   std::string title, x_title, y_title, value_title;
   std::vector<std::vector<double>> rows;  ///< the first at the top
-  std::vector<double> x;                  ///< what the columns stand for; empty: 0, 1, 2, …
+  std::vector<double> x = {};             ///< what the columns stand for; empty: 0, 1, 2, …
+  std::vector<double> y = {};             ///< the same for the rows
+  bool is_signed = false;                 ///< shades diverge from zero
+  std::vector<Rule> rules = {};           ///< before the first column or row that is not below
+  std::optional<std::pair<double, double>> range = {};  ///< of the shades; by default the values'
 };
 
 /// A table whose cells have a kind each, shown as colour, and a text that says the same.
@@ -65,7 +74,11 @@ struct Figure {
   std::string caption;  ///< definitions
   std::string command;  ///< that gives the numbers behind it
   std::vector<Plot> plots;
+  std::string input = {};  ///< what the ids in `command` are
 };
+
+/// One scale of shades for all heat maps of the figure.
+void share_scale(Figure& figure);
 
 inline constexpr double plot_width = 460, plot_height = 320;
 

@@ -35,6 +35,19 @@ std::vector<RuleLabel> rule_labels(const LineChart& chart, const Frame& frame) {
   return labels;
 }
 
+/// A tick's number, or the name that stands in its place.
+std::string x_text(const Axis& axis, double tick) {
+  if (axis.names.empty()) return tick_text(tick);
+  return axis.names.at(static_cast<size_t>(tick) - 1);
+}
+
+/// Whether names would touch in one line: every other stands lower then.
+bool wide_names(const Axis& axis, double width) {
+  return std::any_of(axis.names.begin(), axis.names.end(), [&](const std::string& name) {
+    return text_width(name) + 4 > width / static_cast<double>(axis.names.size());
+  });
+}
+
 std::string axes(const LineChart& chart, const Frame& frame) {
   std::string out;
   for (double tick : frame.y.ticks) {
@@ -42,13 +55,24 @@ std::string axes(const LineChart& chart, const Frame& frame) {
            px(frame.right) + "\"/>\n";
     out += text(frame.left - 6, frame.y(tick) + 4, tick_text(tick), Anchor::end);
   }
+  // The last is always named: those before it make room.
   double free_from = 0;
-  for (double tick : frame.x.ticks) {
-    const std::string label = tick_text(tick);
-    const double half = text_width(label) / 2, at = frame.x(tick);
-    out += "<path class=\"axis\" d=\"M" + px(at) + " " + px(frame.bottom) + "v4\"/>\n";
-    if (at - half < free_from || at + half > plot_width) continue;
-    out += text(at, frame.bottom + 17, label, Anchor::middle);
+  const double last = frame.x.ticks.empty() ? 0 : frame.x.ticks.back();
+  const bool staggered = wide_names(chart.x, frame.right - frame.left);
+  const auto half_of = [&](double tick) { return text_width(x_text(chart.x, tick)) / 2; };
+  const auto centre_of = [&](double tick) {
+    return std::min(frame.x(tick), plot_width - half_of(tick) - 1);
+  };
+  for (size_t i = 0; i < frame.x.ticks.size(); ++i) {
+    const double tick = frame.x.ticks[i], half = half_of(tick), at = centre_of(tick);
+    out += "<path class=\"axis\" d=\"M" + px(frame.x(tick)) + " " + px(frame.bottom) + "v4\"/>\n";
+    if (!chart.x.names.empty()) {
+      out += text(at, frame.bottom + (staggered && i % 2 == 1 ? 29 : 17), x_text(chart.x, tick), Anchor::middle);
+      continue;
+    }
+    if (at - half < free_from || (tick != last && at + half + 6 > centre_of(last) - half_of(last)))
+      continue;
+    out += text(at, frame.bottom + 17, tick_text(tick), Anchor::middle);
     free_from = at + half + 6;
   }
   out += "<path class=\"axis\" d=\"M" + px(frame.left) + " " + px(frame.top) + "V" +
@@ -78,22 +102,51 @@ std::vector<std::pair<double, double>> thinned(const Series& series, const Frame
   return kept;
 }
 
-std::string curve(const Series& series, const Frame& frame) {
-  const std::string colour = " c" + std::to_string(series.colour % 8);
-  std::string out;
-  const auto points = thinned(series, frame);
-  if (series.mark == Series::Mark::dots || points.size() == 1) {
-    for (const auto& [x, y] : points)
-      out += "<circle class=\"dot" + colour + "\" cx=\"" + px(x) + "\" cy=\"" + px(y) +
-             "\" r=\"3\"/>\n";
-    return out;
+using Points = std::vector<std::pair<double, double>>;
+
+/// Markers of one series as one path: at every point of a short one, else now and then. `phase`, from
+/// 0 to 1, keeps those of curves that lie on each other apart.
+std::string markers(const Series& series, const Points& points, double phase) {
+  constexpr size_t few = 12;
+  constexpr double apart = 60;
+  const bool all = series.mark == Series::Mark::dots || points.size() <= few;
+  std::string path;
+  double next = points.front().first + phase * apart;
+  for (const auto& [x, y] : points) {
+    if (!all && x < next) continue;
+    path += marker(series.colour, x, y);
+    while (next <= x) next += apart;
   }
-  if (points.empty()) return out;
-  out = "<path class=\"line" + colour + (series.mark == Series::Mark::dashed ? " dashed" : "") +
+  return "<path class=\"" + std::string(series.mark == Series::Mark::dashed ? "hollow" : "dot") + " c" +
+         std::to_string(series.colour % 8) + "\" d=\"" + path + "\"/>\n";
+}
+
+/// One of so many curves of the plot.
+std::string curve(const Series& series, const Frame& frame, size_t curves) {
+  const std::string colour = std::string(curves > 3 ? " thin" : "") + " c" + std::to_string(series.colour % 8);
+  const Points points = thinned(series, frame);
+  if (points.size() < 2 || series.mark == Series::Mark::dots) return "";
+  std::string out = "<path class=\"line" + colour + (series.mark == Series::Mark::dashed ? " dashed" : "") +
         "\" d=\"";
   for (size_t i = 0; i < points.size(); ++i)
     out += (i == 0 ? "M" : "L") + px(points[i].first) + " " + px(points[i].second);
   return out + "\"><title>" + escaped(series.name) + "</title></path>\n";
+}
+
+/// What lies on top of all curves.
+std::string marks(const LineChart& chart, const Frame& frame) {
+  const auto of = [&](const Series& series, size_t index, size_t curves) {
+    const Points points = thinned(series, frame);
+    if (points.empty()) return std::string();
+    return markers(series, points, (static_cast<double>(index) + 0.5) / static_cast<double>(curves));
+  };
+  std::string out;
+  const size_t curves = chart.series.size();
+  for (size_t i = 0; i < curves; ++i)
+    if (curves > 1 || chart.series[i].mark == Series::Mark::dots || chart.series[i].x.size() == 1)
+      out += of(chart.series[i], i, curves);
+  for (const Series& series : chart.marks) out += of(series, 0, 1);
+  return out;
 }
 
 std::string rules(const LineChart& chart, const Frame& frame) {
@@ -142,13 +195,20 @@ std::string draw(const LineChart& chart, double x, double y) {
   }
   if (names > 0) frame.right -= names;
   if (vertical) frame.top += 12;
+  if (wide_names(chart.x, frame.right - 80)) frame.bottom -= 12;
   frame.y = scale_for(ys, chart.y.logarithmic, frame.bottom, frame.top);
   double ticks = 0;
   for (double tick : frame.y.ticks) ticks = std::max(ticks, text_width(tick_text(tick)));
   frame.left = 34 + ticks;
   frame.x = scale_for(xs, chart.x.logarithmic, frame.left, frame.right);
+  if (!chart.x.names.empty()) {
+    const double count = static_cast<double>(chart.x.names.size());
+    frame.x = Scale{false, 0.5, count + 0.5, frame.left, frame.right, {}};
+    for (double place = 1; place <= count; ++place) frame.x.ticks.push_back(place);
+  }
   out += axes(chart, frame) + rules(chart, frame);
-  for (const Series& series : chart.series) out += curve(series, frame);
+  for (const Series& series : chart.series) out += curve(series, frame, chart.series.size());
+  out += marks(chart, frame);
   return out + "</svg>\n";
 }
 

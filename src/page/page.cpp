@@ -1,5 +1,6 @@
 #include "page/page.h"
 
+#include <algorithm>
 #include <stdexcept>
 
 namespace sinkref {
@@ -28,10 +29,13 @@ th,td{text-align:left;vertical-align:top;padding:.4em .8em .4em 0;border-bottom:
 th{font-weight:600}
 .findings{width:100%}
 .findings td:first-child{font-weight:600;width:27%}
-.findings td:last-child{color:var(--soft);font-size:.86rem;width:30%}
+.findings td:last-child{color:var(--soft);font-size:.86rem;width:27%}
+.findings p{margin:0 0 .35em}
+.control{color:var(--soft)}
+.notes{background:var(--panel);border-radius:8px;padding:.6em 1em;max-width:60em;font-size:.92rem}
 figure{margin:1em 0 1.6em}
-.panels{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:14px}
-.panels svg.panel{width:100%;height:auto;background:var(--panel);border-radius:8px}
+.panels{display:grid;grid-template-columns:repeat(auto-fit,minmax(460px,1fr));gap:14px;overflow-x:auto}
+.panels svg.panel{width:100%;min-width:460px;height:auto;background:var(--panel);border-radius:8px}
 .panels svg.panel:only-child{max-width:620px}
 figcaption{color:var(--soft);font-size:.9rem;max-width:60em}
 .numbers td{font-variant-numeric:tabular-nums}
@@ -47,7 +51,7 @@ constexpr const char* dark_style =
 
 constexpr const char* print_style =
     "@media print{nav,.download{display:none}figure,tr{break-inside:avoid}details{display:block}"
-    "body{font-size:11pt}.panels{grid-template-columns:1fr 1fr}h2{break-after:avoid}}\n";
+    "body{font-size:11pt}.panels{grid-template-columns:1fr}.panels svg.panel{max-width:560px}h2{break-after:avoid}}\n";
 
 std::string base64(const std::string& bytes) {
   constexpr char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -74,8 +78,10 @@ std::string findings_table(const std::vector<Finding>& findings) {
       "<table class=\"findings\"><thead><tr><th>Question</th><th>Finding</th><th>How it is "
       "decided</th></tr></thead><tbody>\n";
   for (const Finding& f : findings)
-    out += "<tr><td><a href=\"#" + f.section + "\">" + escaped(f.question) + "</a></td><td>" +
-           escaped(f.answer) + "</td><td>" + escaped(f.how) + "</td></tr>\n";
+    out += "<tr><td><a href=\"#" + f.section + "\">" + escaped(f.question) + "</a></td><td><p>" +
+           escaped(f.answer) + "</p>" +
+           (f.control.empty() ? "" : "<p class=\"control\">Control: " + escaped(f.control) + "</p>") +
+           "</td><td>" + escaped(f.how) + "</td></tr>\n";
   return out + "</tbody></table>\n";
 }
 
@@ -84,7 +90,9 @@ std::string figure_html(const Figure& figure) {
                     "</h3>\n<div class=\"panels\">\n";
   for (const Plot& plot : figure.plots) out += plot_svg(plot);
   out += "</div>\n<figcaption><p>" + escaped(figure.caption) + "</p>\n";
-  if (!figure.command.empty()) out += "<p>Numbers: <code>" + escaped(figure.command) + "</code></p>\n";
+  if (!figure.command.empty())
+    out += "<p>Numbers: <code>" + escaped(figure.command) + "</code>" +
+           (figure.input.empty() ? "" : " The ids are " + escaped(figure.input) + ".") + "</p>\n";
   return out + "<p class=\"download\">" + download(figure.id + ".csv", "text/csv", figure_csv(figure)) +
          "</p></figcaption>\n</figure>\n";
 }
@@ -100,9 +108,16 @@ std::string table_html(const Table& table) {
     out += "</tr>\n";
   }
   out = "<div class=\"scroll\">" + out + "</tbody></table></div>\n";
-  if (table.rows.size() <= 12) return out;
+  if (!table.listing || table.rows.size() <= 12) return out;
   return "<details><summary>" + escaped(table.caption) + " (" + std::to_string(table.rows.size()) +
          " lines)</summary>" + out + "</details>\n";
+}
+
+std::string notes_html(const std::vector<std::string>& notes) {
+  if (notes.empty()) return "";
+  std::string out = "<div class=\"notes\" id=\"notes\"><p>Notes of what reads the model's files:</p><ul>";
+  for (const std::string& note : notes) out += "<li>" + escaped(note) + "</li>";
+  return out + "</ul></div>\n";
 }
 
 std::string heading(const Section& section) {
@@ -112,12 +127,19 @@ std::string heading(const Section& section) {
 std::string section_html(const Section& section) {
   std::string out = "<section id=\"" + section.id + "\">\n<h2>" + escaped(heading(section)) +
                     "</h2>\n<p>" + escaped(section.intro) + "</p>\n";
+  for (const std::string& remark : section.remarks) out += "<p>" + escaped(remark) + "</p>\n";
   for (const Figure& figure : section.figures) out += figure_html(figure);
   for (const Table& table : section.tables) out += table_html(table);
   return out + "</section>\n";
 }
 
 }  // namespace
+
+void Page::number_sections() {
+  std::stable_sort(sections.begin(), sections.end(),
+                   [](const Section& a, const Section& b) { return a.number < b.number; });
+  for (size_t i = 0; i < sections.size(); ++i) sections[i].number = i + 1;
+}
 
 Section& Page::section(const std::string& id) {
   for (Section& section : sections)
@@ -137,7 +159,7 @@ std::string page_html(const Page& page) {
   for (const auto& [name, value] : page.facts)
     out += "<b>" + escaped(name) + "</b> " + escaped(value) + " &nbsp; ";
   out += "</p>\n<p class=\"download\">All numbers: " + download("report.json", "application/json", page.json) +
-         "</p>\n</header>\n<main>\n<section id=\"findings\">\n<h2>Findings</h2>\n" +
+         "</p>\n" + notes_html(page.notes) + "</header>\n<main>\n<section id=\"findings\">\n<h2>Findings</h2>\n" +
          findings_table(page.findings) + "</section>\n<nav>";
   for (const Section& section : page.sections)
     out += "<a href=\"#" + section.id + "\">" + escaped(heading(section)) + "</a>";

@@ -12,14 +12,17 @@
 namespace sinkref {
 
 /// One line of the table at the top: a question anybody can ask, the answer, and how it is decided.
+/// `control`: what the same measurement gives where the cause is missing.
 struct Finding {
   std::string question, answer, how, section;
+  std::string control = {};
 };
 
 struct Table {
   std::string caption;
   std::vector<std::string> head;
   std::vector<std::vector<std::string>> rows;
+  bool listing = false;  ///< long and without a verdict: may be folded
 };
 
 struct Section {
@@ -27,6 +30,7 @@ struct Section {
   std::vector<Figure> figures;
   std::vector<Table> tables;
   size_t number = 0;  ///< stands before the title
+  std::vector<std::string> remarks = {};  ///< how numbers of the section go together
 };
 
 struct Page {
@@ -36,8 +40,11 @@ struct Page {
   std::vector<std::pair<std::string, std::string>> facts;  ///< "weights", "0a1b…"
   std::vector<Finding> findings;
   std::vector<Section> sections;
+  std::vector<std::string> notes;  ///< what the readers of the model's files noticed
   std::string json;          ///< report.json, to be downloaded from the page
 
+  /// Brings the sections into the order of their numbers and numbers them anew from 1.
+  void number_sections();
   /// The section with this id; throws std::out_of_range where there is none.
   Section& section(const std::string& id);
 };

@@ -57,18 +57,24 @@ double round_step(double range, double count) {
   return 10 * power;
 }
 
+/// The ends always, and between them what is not too near to one.
 void set_logarithmic_ticks(Scale& scale) {
   const double decades = std::log10(scale.high / scale.low);
   const int every = decades > 6 ? 2 : 1;
+  const auto near_an_end = [&](double tick) {
+    return std::min(std::log10(tick / scale.low), std::log10(scale.high / tick)) < 0.08 * decades;
+  };
   int number = 0;
+  scale.ticks.push_back(scale.low);
   for (double power = std::pow(10, std::floor(std::log10(scale.low) + 1e-9));
        power <= scale.high * 1.0001; power *= 10, ++number)
     for (double digit : {1.0, 2.0, 5.0}) {
       if (digit > 1 && decades > 2) continue;
       const double tick = digit * power;
-      if (tick >= scale.low * 0.9999 && tick <= scale.high * 1.0001 && number % every == 0)
+      if (!near_an_end(tick) && tick > scale.low && tick < scale.high && number % every == 0)
         scale.ticks.push_back(tick);
     }
+  scale.ticks.push_back(scale.high);
 }
 
 /// The next of 1, 2, 5, 10, … times a power of ten below (or above) a value.
@@ -112,6 +118,18 @@ Scale scale_for(const std::vector<double>& values, bool logarithmic, double from
   return scale;
 }
 
+std::string marker(size_t shape, double x, double y) {
+  const auto from = [&](double dx, double dy) { return "M" + px(x + dx) + " " + px(y + dy); };
+  switch (shape % marker_shapes) {
+    case 0: return from(-3, 0) + "a3 3 0 1 0 6 0a3 3 0 1 0 -6 0z";
+    case 1: return from(-2.8, -2.8) + "h5.6v5.6h-5.6z";
+    case 2: return from(0, -3.9) + "l3.6 6.4h-7.2z";
+    case 3: return from(0, -4.2) + "l3.5 4.2l-3.5 4.2l-3.5 -4.2z";
+    case 4: return from(0, 3.9) + "l3.6 -6.4h-7.2z";
+    default: return from(-1.2, -4) + "h2.4v2.8h2.8v2.4h-2.8v2.8h-2.4v-2.8h-2.8v-2.4h2.8z";
+  }
+}
+
 double legend(std::string& out, const std::vector<Series>& series, double x, double y,
               double width) {
   constexpr double swatch = 22, gap = 16, row = 17;
@@ -125,12 +143,12 @@ double legend(std::string& out, const std::vector<Series>& series, double x, dou
       line += row;
     }
     const std::string colour = "c" + std::to_string(s.colour % 8);
-    if (s.mark == Series::Mark::dots)
-      out += "<circle class=\"dot " + colour + "\" cx=\"" + px(at + swatch / 2) + "\" cy=\"" +
-             px(line - 4) + "\" r=\"3.5\"/>\n";
-    else
+    if (s.mark != Series::Mark::dots)
       out += "<path class=\"line " + colour + (s.mark == Series::Mark::dashed ? " dashed" : "") +
              "\" d=\"M" + px(at) + " " + px(line - 4) + "h" + px(swatch) + "\"/>\n";
+    if (series.size() > 1 || s.mark == Series::Mark::dots)
+      out += "<path class=\"" + std::string(s.mark == Series::Mark::dashed ? "hollow " : "dot ") + colour +
+             "\" d=\"" + marker(s.colour, at + swatch / 2, line - 4) + "\"/>\n";
     out += text(at + swatch + 5, line, s.name);
     at += needed + gap;
     ++named;

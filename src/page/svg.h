@@ -39,6 +39,10 @@ struct Scale {
 /// The smallest scale with round ends that holds all the values that it can show.
 Scale scale_for(const std::vector<double>& values, bool logarithmic, double from, double to);
 
+/// The path of a marker; shapes repeat after marker_shapes.
+inline constexpr size_t marker_shapes = 6;
+std::string marker(size_t shape, double x, double y);
+
 /// Names with their marks in rows; returns the height used.
 double legend(std::string& out, const std::vector<Series>& series, double x, double y,
               double width);

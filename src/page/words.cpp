@@ -31,6 +31,13 @@ std::string joined_text(const std::vector<std::string>& parts) {
   return text;
 }
 
+std::string listed_text(const std::vector<std::string>& parts) {
+  std::string text;
+  for (size_t i = 0; i < parts.size(); ++i)
+    text += (i == 0 ? "" : i + 1 == parts.size() ? "; and " : "; ") + parts[i];
+  return text;
+}
+
 std::string count_or_dash(size_t count) { return count == 0 ? "–" : std::to_string(count); }
 
 std::string sentence(std::string text) {

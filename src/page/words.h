@@ -13,6 +13,8 @@ std::string percent(double share);
 std::string list_text(const std::vector<size_t>& values);
 /// "a", "a and b", "a, b and c"
 std::string joined_text(const std::vector<std::string>& parts);
+/// The same of parts that have commas themselves: "a; b; and c"
+std::string listed_text(const std::vector<std::string>& parts);
 std::string count_or_dash(size_t count);
 /// With a capital and a full stop.
 std::string sentence(std::string text);

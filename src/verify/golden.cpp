@@ -7,6 +7,7 @@
 #include "sinkref/interventions.h"
 #include "verify/difference.h"
 #include "verify/golden_file.h"
+#include "measure/work.h"
 
 namespace sinkref {
 
@@ -146,6 +147,15 @@ Error error_against(const std::vector<double>& truth, const std::vector<double>&
 
 void require_golden_of(const Model& model, const std::filesystem::path& path) {
   GoldenFile(path, model);
+}
+
+double golden_work(const Model& model, const std::filesystem::path& path) {
+  const GoldenFile golden(path, model);
+  const ModelConfig& c = model.config();
+  const size_t tokens = golden.tokens.size(), generated = golden.generated.size();
+  double work = prefill_work(c, tokens, 1, 0, SIZE_MAX, tokens);
+  if (generated > 0) work += prefill_work(c, tokens) + decode_work(c, generated, 1, tokens);
+  return work;
 }
 
 GoldenResult compare_with_golden(const Model& model, const std::string& kernel,

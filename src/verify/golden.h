@@ -43,6 +43,9 @@ inline constexpr double golden_allowance = 1.2;
 /// Throws InputError if the file is not a whole golden of this model; runs nothing.
 void require_golden_of(const Model& model, const std::filesystem::path& golden);
 
+/// What compare_with_golden() is worth (Progress).
+double golden_work(const Model& model, const std::filesystem::path& golden);
+
 /// Runs the golden's tokens (patched if it says so) and compares every tensor in it.
 /// Throws InputError if the file is not a golden or belongs to another model.
 GoldenResult compare_with_golden(const Model& model, const std::string& kernel,

@@ -12,6 +12,7 @@
 #include "base/threads.h"
 #include "sinkref/error.h"
 #include "sinkref/forward.h"
+#include "measure/work.h"
 
 namespace sinkref {
 
@@ -165,6 +166,20 @@ std::vector<NamedSetting> settings_of_this_machine(size_t tokens) {
   return all;
 }
 
+/// What one run is worth (Progress).
+double work_of(const Setting& setting, const ModelConfig& config, size_t tokens) {
+  constexpr double spec = 12;  // times the vector kernels' time
+  const size_t decoded = tokens - std::min(setting.decode_from, tokens);
+  const size_t chunk = std::min(setting.chunk, tokens);
+  const size_t passes = decoded + (tokens - decoded + chunk - 1) / chunk;
+  double work = prefill_work(config, tokens, 1, 0, SIZE_MAX, tokens) +
+                double(passes - 1) * prefill_work(config, 0);
+  if (setting.kernel == "spec") work *= spec;
+  if (setting.threads > 0 && setting.threads < thread_count())
+    work *= double(thread_count()) / double(setting.threads);
+  return work;
+}
+
 std::vector<float> values_of(const Model& model, const Model::Needed& tensor) {
   if (tensor.shape.size() == 1) return model.checkpoint().vector(tensor.name, tensor.shape[0]);
   const StoredMatrix matrix = model.checkpoint().matrix(tensor.name, tensor.shape);
@@ -232,23 +247,28 @@ WeightIndex parse_weight(const std::string& text, const Model& model) {
 }
 
 SelfCheck check_self(const Model& model, const std::vector<int>& tokens, const WeightIndex* perturb,
-                     const std::function<void(const std::string&)>& progress) {
+                     Progress& progress) {
   const Runner runner(model, tokens);
   SelfCheck result;
-  progress("the plain run");
   Setting watched;
   watched.watch_attention = true;
+  const std::vector<NamedSetting> settings = settings_of_this_machine(tokens.size());
+  const auto work = [&](const Setting& setting) { return work_of(setting, model.config(), tokens.size()); };
+  double all = 3 * work(watched);  // plain, in chunks, with a weight moved
+  for (const NamedSetting& s : settings) all += work(s.setting);
+  progress.plan(all);
+  progress.step("the plain run", work(watched));
   const Digests plain = runner.run(watched);
-  for (const NamedSetting& s : settings_of_this_machine(tokens.size())) {
-    progress(s.axis + " " + s.text);
+  for (const NamedSetting& s : settings) {
+    progress.step(s.axis + " " + s.text, work(s.setting));
     result.axes.push_back(runner.compare(s.axis, s.text, plain, runner.run(s.setting)));
   }
-  progress("attention watched, in chunks of 7");
+  progress.step("attention watched, in chunks of 7", work(watched));
   watched.chunk = 7;
   result.axes.push_back(
       runner.compare("hooks", "attention watched, chunk 7", plain, runner.run(watched)));
   result.perturbed = perturb != nullptr ? *perturb : largest_weight(model);
-  progress("one weight moved by one ulp");
+  progress.step("one weight moved by one ulp", work(watched));
   result.control = runner.compare("control", "one weight moved by one ulp", plain,
                                   runner.run(perturbed_by_one_ulp(model, result.perturbed), {}));
   return result;

@@ -1,9 +1,9 @@
 #pragma once
 
-#include <functional>
 #include <string>
 #include <vector>
 
+#include "base/progress.h"
 #include "sinkref/model.h"
 
 namespace sinkref {
@@ -39,6 +39,6 @@ WeightIndex parse_weight(const std::string& text, const Model& model);
 /// weight of the first block's value projection. `progress` is told each axis before it runs.
 SelfCheck check_self(const Model& model, const std::vector<int>& tokens,
                      const WeightIndex* perturb,
-                     const std::function<void(const std::string&)>& progress);
+                     Progress& progress);
 
 }  // namespace sinkref

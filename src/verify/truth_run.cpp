@@ -6,6 +6,7 @@
 
 #include "base/threads.h"
 #include "verify/draws.h"
+#include "measure/work.h"
 
 namespace sinkref {
 
@@ -52,6 +53,8 @@ TruthRun::TruthRun(const Model& model, const Candidate& candidate, const VerifyO
 }
 
 void TruthRun::run(size_t sequence) {
+  if (all_ == 0)
+    for (const std::vector<int>& tokens : candidate_.tokens()) all_ += work_of(tokens.size());
   sequence_ = sequence;
   tokens_ = candidate_.tokens()[sequence];
   for (State& state : states_) state.budget.restart();
@@ -72,14 +75,13 @@ void TruthRun::run(size_t sequence) {
   std::vector<Sequence<float>> one;
   std::vector<Sequence<double>> batch;
   one.push_back(ours.start(tokens_));
-  const size_t early = lasting_ == disturbed ? 0 : early_draws * (local_draws_ > 0 ? 2 : 1);
+  const size_t early = early_copies();
   std::vector<int> beginning = tokens_;
   beginning.resize(std::min(early_positions, tokens_.size()));
   for (size_t i = 0; i < lasting_; ++i) batch.push_back(copies.start(tokens_));
   for (size_t i = 0; i < early; ++i) batch.push_back(copies.start(beginning));
   for (first_ = 0; first_ < tokens_.size(); first_ += count_) {
-    const size_t step = first_ == 0 && early > 0 ? early_positions : step_positions;
-    count_ = std::min(step, tokens_.size() - first_);
+    count_ = std::min(step_at(first_), tokens_.size() - first_);
     copies_ = lasting_ + (first_ == 0 ? early : 0);
     batch.erase(batch.begin() + static_cast<std::ptrdiff_t>(copies_), batch.end());
     const auto begin = tokens_.begin() + static_cast<std::ptrdiff_t>(first_);
@@ -92,10 +94,30 @@ void TruthRun::run(size_t sequence) {
     for (Sequence<double>& s : batch) s.pending = next;
     ours.run(one, our_hooks);
     copies.run(batch, hooks);
-    if (options_.say)
-      options_.say(std::to_string(first_ + count_) + " of " + std::to_string(tokens_.size()) +
-                   " tokens");
+    done_ += work_of_step(first_, count_);
+    if (options_.share)
+      options_.share(done_ / all_, std::to_string(first_ + count_) + " of " +
+                                       std::to_string(tokens_.size()) + " tokens");
   }
+}
+
+size_t TruthRun::early_copies() const {
+  return lasting_ == disturbed ? 0 : early_draws * (local_draws_ > 0 ? 2 : 1);
+}
+
+size_t TruthRun::step_at(size_t first) const {
+  return first == 0 && early_copies() > 0 ? early_positions : step_positions;
+}
+
+double TruthRun::work_of_step(size_t first, size_t count) const {
+  return prefill_work(config_, count, lasting_ + (first == 0 ? early_copies() : 0), first);
+}
+
+double TruthRun::work_of(size_t tokens) const {
+  double work = 0;
+  for (size_t first = 0; first < tokens; first += step_at(first))
+    work += work_of_step(first, std::min(step_at(first), tokens - first));
+  return work;
 }
 
 void TruthRun::attach_ours(Hooks<float>& hooks) {

@@ -24,6 +24,11 @@ class TruthRun {
   Budget budget() const;
 
  private:
+  double work_of_step(size_t first, size_t count) const;
+  double work_of(size_t tokens) const;
+  size_t early_copies() const;
+  size_t step_at(size_t first) const;
+
   static constexpr size_t step_positions = 64;
   static constexpr size_t draws = 2;
   /// A massive activation's error is one number, of which two draws say little, and the first
@@ -81,6 +86,7 @@ class TruthRun {
   Kept scores_, pattern_;
   std::array<std::vector<Matrix<float>>, 2> score_sigma_;  // of the truth and the local copy
   size_t sequence_ = 0, first_ = 0, count_ = 0;
+  double done_ = 0, all_ = 0;  // of the work, for VerifyOptions::share
   std::vector<int> tokens_;
 };
 

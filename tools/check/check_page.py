@@ -3,9 +3,10 @@
 
   tools/check/check_page.py build/report [--screenshots DIR]
 
-Light and dark, wide, narrow and as a printed page's width: script errors, requests to the network,
-figures or panels that are missing or empty, text that overlaps other text, leaves its figure or is
-cut, a page wider than its window. Exit 0 if there is none, 1 if there is, 2 for bad input.
+Light and dark, wide, narrow, as a telephone and as a printed page's width: script errors, requests to the
+network, figures or panels that are missing or empty, text that overlaps other text, leaves its figure or is
+cut, letters below 12 pixels, a page wider than its window, section numbers that are not consecutive, captions
+that name another number of panels, heat maps of one figure with several scales. Exit 0 if there is none, 1 if there is, 2 for bad input.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from figures import chromium
 
-VIEWS = [(1280, "light"), (1280, "dark"), (500, "light"), (500, "dark"), (720, "light")]
+VIEWS = [(1280, "light"), (1280, "dark"), (380, "light"), (380, "dark"), (500, "light"), (720, "light"), (1000, "light")]
+# Chromium's window is never narrower: a narrower view is a frame in it.
+NARROWEST = 500
 
 # Runs inside a copy of the page. Boxes are shrunk by a pixel: touching is no overlap.
 PROBE = r"""
@@ -45,13 +48,41 @@ window.addEventListener('load', () => {
     if (!panels.length) problems.push(`figure ${figure.id} has no panel`);
     if (!figure.querySelector('figcaption')?.textContent.trim()) problems.push(`figure ${figure.id} has no caption`);
   }
+  const smallest = 11.9;  // pixels; 12 but for rounding
+  [...document.querySelectorAll('h2')].map(h => h.textContent).filter(t => /^\d+\. /.test(t)).forEach((t, i) => {
+    if (parseInt(t) !== i + 1) problems.push(`section "${t}" is the ${i + 1}th`);
+  });
+  const counts = ['', 'One', 'Two', 'Three', 'Four', 'Five', 'Six'];
+  for (const figure of document.querySelectorAll('figure')) {
+    const panels = figure.querySelectorAll('svg.panel'), caption = figure.querySelector('figcaption')?.textContent || '';
+    const named = counts.indexOf((caption.match(/^(\w+) panels?\./) || [])[1]);
+    if (named > 0 && named !== panels.length) problems.push(`figure ${figure.id} has ${panels.length} panels, its caption names ${named}`);
+    if (/\b(Left|Right):/.test(caption)) problems.push(`figure ${figure.id}: its caption says left and right, which a narrow page has not`);
+    const scales = new Set();
+    for (const svg of panels) {
+      const bar = svg.querySelector('path[d*="h12v"]');
+      if (!bar) continue;
+      const x = parseFloat(bar.getAttribute('d').slice(1)) + 16;
+      scales.add([...svg.querySelectorAll('text')].filter(t => Math.abs(t.getAttribute('x') - x) < 0.2).map(t => t.textContent).join(' '));
+    }
+    if (scales.size > 1) problems.push(`figure ${figure.id} has heat maps of ${scales.size} scales: ${[...scales].join(' | ')}`);
+  }
+  for (const element of document.querySelectorAll('h1,h2,h3,p,td,th,code,summary,li,a,caption'))
+    if (element.textContent.trim() && parseFloat(getComputedStyle(element).fontSize) < smallest)
+      problems.push(`letters of ${getComputedStyle(element).fontSize}: "${element.textContent.slice(0, 40)}"`);
+  for (const table of document.querySelectorAll('table')) {
+    if (table.getBoundingClientRect().right > window.innerWidth + 1 && !table.closest('.scroll'))
+      problems.push(`a table leaves the window: "${table.textContent.slice(0, 40)}"`);
+  }
   let texts = 0;
   for (const svg of document.querySelectorAll('svg.panel')) {
     const frame = svg.getBoundingClientRect();
     if (frame.width < 100 || frame.height < 60) problems.push(`${name(svg)}: not visible`);
-    if (!svg.querySelector('path.line,circle.dot,path[class^="h"],rect')) problems.push(`${name(svg)}: shows no data`);
+    if (!svg.querySelector('path.line,path.dot,path[class^="h"],path[class^="d"],rect')) problems.push(`${name(svg)}: shows no data`);
     const boxes = [...svg.querySelectorAll('text')].map(t => ({text: t.textContent, box: t.getBoundingClientRect()}));
     texts += boxes.length;
+    const scale = frame.width / svg.viewBox.baseVal.width;
+    if (12 * scale < smallest) problems.push(`${name(svg)}: letters of ${(12 * scale).toFixed(1)} pixels`);
     for (const {text, box} of boxes) {
       if (box.left < frame.left - 1 || box.right > frame.right + 1 || box.top < frame.top - 1 || box.bottom > frame.bottom + 1)
         problems.push(`${name(svg)}: "${text}" leaves the figure`);
@@ -74,14 +105,38 @@ window.addEventListener('load', () => {
   for (const r of performance.getEntriesByType('resource'))
     if (!r.name.startsWith('data:')) problems.push(`loads ${r.name}`);
   const ground = getComputedStyle(document.body).backgroundColor;
+  const found = JSON.stringify({problems, texts, ground});
+  if (window.parent !== window) return window.parent.postMessage(found, '*');
   document.body.innerHTML = '';
   const out = document.createElement('pre');
   out.id = 'probe';
-  out.textContent = JSON.stringify({problems, texts, ground});
+  out.textContent = found;
   document.body.append(out);
 });
 </script>
 """
+
+
+FRAME = """<!doctype html><style>body{{margin:0}}iframe{{border:0;width:{width}px;height:{height}px}}</style>
+<iframe src="{page}"></iframe><script>
+window.addEventListener('message', e => {{
+  document.body.innerHTML = '';
+  const out = document.createElement('pre');
+  out.id = 'probe';
+  out.textContent = e.data;
+  document.body.append(out);
+}});
+</script>
+"""
+
+
+def framed(page: Path, width: int, folder: Path, height: int = 900) -> Path:
+    """The page as a window of this width shows it."""
+    if width >= NARROWEST:
+        return page
+    frame = folder / "frame.html"
+    frame.write_text(FRAME.format(page=page.as_uri(), width=width, height=height))
+    return frame
 
 
 def browse(page: Path, width: int, scheme: str, *more: str) -> str:
@@ -96,7 +151,7 @@ def probe(page: Path, width: int, scheme: str) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "page.html"
         copy.write_text(source.replace("<head>", "<head>" + PROBE, 1).replace("</body>", REPORTER + "</body>", 1))
-        dom = browse(copy, width, scheme, "--dump-dom")
+        dom = browse(framed(copy, width, Path(folder)), width, scheme, "--dump-dom")
     found = re.search(r'<pre id="probe">(.*?)</pre>', dom, re.S)
     if not found:
         return {"problems": ["the page did not finish loading"], "texts": 0, "ground": "?"}
@@ -126,8 +181,10 @@ def main() -> int:
         bad += len(result["problems"]) + (result["texts"] == 0)
         if arguments.screenshots:
             arguments.screenshots.mkdir(parents=True, exist_ok=True)
-            browse(page, width, scheme, f"--screenshot={arguments.screenshots.resolve()}/{width}_{scheme}.png",
-                   f"--window-size={width},8000")
+            with tempfile.TemporaryDirectory() as folder:
+                browse(framed(page, width, Path(folder), 8000), width, scheme,
+                       f"--screenshot={arguments.screenshots.resolve()}/{width}_{scheme}.png",
+                       f"--window-size={width},8000")
     if len(grounds) != 2:
         print(f"light and dark do not differ: {sorted(grounds)}")
         bad += 1

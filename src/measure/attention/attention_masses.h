@@ -1,5 +1,6 @@
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "measure/observe.h"
@@ -16,28 +17,26 @@ struct LayerAttention {
   std::vector<double> on_first;  ///< A[q,0]
   std::vector<double> on_body;   ///< Σ A[q,k] over body <= k <= q; position 0 is never counted here
   std::vector<double> norm;      ///< ‖resid_post‖ of the layer at q
-  /// Scores before softmax (the paper's figure 1) of the first map_positions queries, [q][k <= q].
+  /// Scores before softmax (the paper's figure 1) at the chosen positions p: [i][j <= i] is that of query
+  /// p[i] and key p[j].
   std::vector<std::vector<double>> scores;
 };
 
+/// The positions that a map of so many shows: all of a short sequence; of a long one all of the beginning,
+/// then about evenly by their logarithm, and the last.
 inline constexpr size_t map_positions = 48;
+std::vector<size_t> chosen_positions(size_t length);
 
 /// Watches chosen layers of one run. Must outlive it.
-class AttentionMasses {
- public:
-  /// `body`: where the run begins (at least 1).
-  AttentionMasses(const std::vector<size_t>& layers, size_t body, size_t heads, size_t length);
+struct AttentionMasses {
+  std::vector<LayerAttention> layers;
+  std::vector<size_t> score_positions;  ///< chosen_positions()
+  size_t body = 1;                      ///< where the run begins (at least 1)
+  size_t heads = 1;
+
   void attach(Hooks<float>& hooks);
-  const std::vector<LayerAttention>& layers() const { return layers_; }
-
- private:
-  void add_pattern(LayerAttention& layer, const Activation<float>& a) const;
-  void add_scores(LayerAttention& layer, const Activation<float>& a) const;
-
-  std::vector<LayerAttention> layers_;
-  size_t body_;
-  double heads_;
 };
+AttentionMasses attention_masses(const std::vector<size_t>& layers, size_t body, size_t heads, size_t length);
 
 /// The layers the paper looks at: each sink and the one after it, the middle and the last; without
 /// a sink the first two, the middle and the last. Ascending, each once.

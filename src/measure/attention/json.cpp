@@ -26,6 +26,8 @@ void attention_json(const Experiment&, const Results& results, bool with_curves,
   j["attention"] = {{"word", found.word},
                     {"condition", found.condition},
                     {"run_begins", found.run_begins},
+                    {"text_score_positions", found.text_positions},
+                    {"run_score_positions", found.run_positions},
                     {"text", each(found.text, layer_json)},
                     {"run", each(found.run, layer_json)}};
 }

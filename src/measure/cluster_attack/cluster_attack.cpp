@@ -7,6 +7,7 @@
 #include "arithmetic/layers.h"
 #include "base/threads.h"
 #include "measure/first_layer/first_layer.h"
+#include "measure/work.h"
 #include "sinkref/error.h"
 
 namespace sinkref {
@@ -14,6 +15,8 @@ namespace sinkref {
 namespace {
 
 constexpr size_t tokens_at_once = 512;
+/// One element of a distance, in multiply-adds of a product.
+constexpr double cluster_distance_cost = 12;
 
 using Random = std::mt19937_64;
 using Runs = std::vector<std::vector<int>>;
@@ -109,9 +112,27 @@ Outcome outcome_of(const std::vector<std::vector<double>>& runs, double threshol
   return outcome;
 }
 
+/// Layer 0's attention output of every token, and the distances from the candidates.
+double clusters_work(const ModelConfig& c) {
+  const double d = double(c.hidden_size), q = double(c.heads * c.head_dim), kv = double(c.kv_heads * c.head_dim);
+  return double(c.vocab_size) * (d * kv + d * q + double(cluster_candidates) * d * cluster_distance_cost);
+}
+
+/// Every run of one kind, once.
+double runs_work(const ModelConfig& c, const ClusterInputs& inputs) {
+  size_t blocks = 0;
+  for (const SinkLayer& sink : inputs.sinks) blocks = std::max(blocks, sink.layer + 1);
+  return prefill_work(c, inputs.prefix.size() + inputs.length, cluster_count, 0, blocks);
+}
+
 void attack(const Model& model, const RunOptions& options, const ClusterInputs& inputs,
-            const std::string& kind, size_t different, const Runs& runs, ClusterAttackResult& result) {
+            const std::string& kind, size_t different, const Runs& runs, Progress& progress,
+            ClusterAttackResult& result) {
+  const double work = runs_work(model.config(), inputs);
+  const std::string text = "cluster attack: runs of " + std::to_string(inputs.length) + " tokens";
+  progress.step(text, work);
   const Norms original = sink_norms(model, options, inputs, runs, {});
+  progress.step(text, work);
   const Norms patched = sink_norms(model, options, inputs, runs, inputs.patch);
   for (size_t s = 0; s < inputs.sinks.size(); ++s) {
     const double threshold = inputs.sinks[s].fires_above();
@@ -181,26 +202,30 @@ std::vector<Cluster> find_clusters(const Matrix<float>& outputs, const ClusterIn
   return clusters;
 }
 
+double cluster_attack_work(const ModelConfig& config, const ClusterInputs& inputs) {
+  return clusters_work(config) + 2 * double(inputs.sizes.size() + 2) * runs_work(config, inputs);
+}
+
 ClusterAttackResult attack_with_clusters(const Model& model, const RunOptions& options,
-                                         const ClusterInputs& inputs, const Step& step) {
+                                         const ClusterInputs& inputs, Progress& progress) {
   check(model, inputs);
   ClusterAttackResult result;
   result.length = inputs.length;
-  step("cluster attack: what layer 0 makes of every token of the vocabulary");
+  progress.step("cluster attack: what layer 0 makes of every token of the vocabulary",
+                clusters_work(model.config()));
   result.clusters = find_clusters(lone_attention_outputs(model, options), inputs);
-  step("cluster attack: runs of " + std::to_string(inputs.length) + " tokens");
   Random random(inputs.seed);
   Runs runs;
   for (const Cluster& cluster : result.clusters)
     runs.emplace_back(inputs.length, cluster.members[0]);
-  attack(model, options, inputs, "identical", 1, runs, result);
+  attack(model, options, inputs, "identical", 1, runs, progress, result);
   size_t different = 0;
   for (size_t size : inputs.sizes) {
     different = std::min(size, result.clusters[0].members.size());
     runs.clear();
     for (const Cluster& cluster : result.clusters)
       runs.push_back(mixed_run(cluster.members, different, inputs.length, random));
-    attack(model, options, inputs, "cluster", different, runs, result);
+    attack(model, options, inputs, "cluster", different, runs, progress, result);
   }
   for (std::vector<int>& run : runs) {
     std::vector<int> drawn = inputs.tokens;
@@ -208,7 +233,7 @@ ClusterAttackResult attack_with_clusters(const Model& model, const RunOptions& o
       std::swap(drawn[i], drawn[i + random() % (drawn.size() - i)]);
     run = mixed_run(drawn, different, inputs.length, random);
   }
-  attack(model, options, inputs, "random", different, runs, result);
+  attack(model, options, inputs, "random", different, runs, progress, result);
   return result;
 }
 

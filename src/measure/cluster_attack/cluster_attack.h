@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "base/progress.h"
 #include "measure/observe.h"
 #include "sinkref/forward.h"
 #include "sinkref/sink.h"
@@ -63,6 +64,8 @@ std::vector<Cluster> find_clusters(const Matrix<float>& outputs, const ClusterIn
 /// Finds the clusters, and runs every cluster's centre alone, its members at random, and random
 /// tokens, with and without the patch. InputError if the runs do not fit the model's positions.
 ClusterAttackResult attack_with_clusters(const Model& model, const RunOptions& options,
-                                         const ClusterInputs& inputs, const Step& step);
+                                         const ClusterInputs& inputs, Progress& progress);
+/// What that is worth (Progress).
+double cluster_attack_work(const ModelConfig& config, const ClusterInputs& inputs);
 
 }  // namespace sinkref

@@ -17,7 +17,12 @@ ClusterInputs cluster_inputs(const Experiment& e, const std::vector<SinkLayer>& 
 void measure_cluster_attack(const Experiment& e, Results& results) {
   if (results.sinks.empty()) return;
   results.put(
-      attack_with_clusters(e.model, e.run, cluster_inputs(e, results.sinks), e.step));
+      attack_with_clusters(e.model, e.run, cluster_inputs(e, results.sinks), *e.progress));
+}
+
+double cluster_attack_work(const Experiment& e, const Results& results) {
+  if (results.sinks.empty()) return 0;
+  return cluster_attack_work(e.model.config(), cluster_inputs(e, results.sinks));
 }
 
 }  // namespace sinkref

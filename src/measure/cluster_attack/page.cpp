@@ -18,19 +18,37 @@ Table attacks_table(const ClusterAttackResult& clusters) {
   return table;
 }
 
+/// "4, 16 and 64 tokens of one cluster in 5, 7 and 4 of 8 runs"
+std::string fired_text(const std::vector<AttackRuns>& attacks, const std::string& kind,
+                       size_t AttackRuns::* fired) {
+  std::vector<std::string> different, counts;
+  for (const AttackRuns& a : attacks)
+    if (a.kind == kind) {
+      different.push_back(std::to_string(a.different));
+      counts.push_back(std::to_string(a.*fired));
+    }
+  const std::string of = " in " + joined_text(counts) + " of " + std::to_string(attacks.at(0).runs) + " runs";
+  if (kind == "identical") return "one token repeated" + of;
+  return joined_text(different) + (kind == "cluster" ? " tokens of one cluster" : " tokens drawn at random") + of;
+}
+
 Finding cluster_finding(const PageContext& context) {
   const ClusterAttackResult& found = context.results.get<ClusterAttackResult>();
-  std::vector<std::string> parts;
-  for (const AttackRuns& a : found.attacks)
-    if (parts.size() < 6)
-      parts.push_back(std::to_string(a.fired) + " of " + std::to_string(a.runs) + " runs of " +
-                      (a.different == 1 ? "one token" : std::to_string(a.different) + " " + a.kind + " tokens"));
+  const std::vector<AttackRuns>& all = found.attacks;
+  const auto both = [&](size_t AttackRuns::* fired) {
+    return fired_text(all, "identical", fired) + ", " + fired_text(all, "cluster", fired);
+  };
   return {"Do different but similar tokens set it off as well (cluster attack)?",
-          "The sink fired in " + joined_text(parts) + ".",
+          sentence("runs " + after_text(context.usual().name) + ", layer " + std::to_string(all.at(0).layer) +
+                   ": " + both(&AttackRuns::fired)) +
+              " " + sentence("with the patch: " + both(&AttackRuns::fired_patched)),
           "Runs of " + std::to_string(found.length) +
               " tokens that layer 0 can hardly tell apart; at least " + percent(attack_success) +
               " of the tokens must pass the half-way norm.",
-          "first-layer"};
+          "first-layer",
+          fired_text(all, "random", &AttackRuns::fired) + ", patched " +
+              fired_text(all, "random", &AttackRuns::fired_patched).substr(
+                  fired_text(all, "random", &AttackRuns::fired_patched).find(" in ") + 1) + "."};
 }
 
 }  // namespace

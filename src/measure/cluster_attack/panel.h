@@ -11,6 +11,7 @@ namespace sinkref {
 ClusterInputs cluster_inputs(const Experiment& experiment, const std::vector<SinkLayer>& sinks);
 
 void measure_cluster_attack(const Experiment& experiment, Results& results);
+double cluster_attack_work(const Experiment& experiment, const Results& results);
 void cluster_attack_json(const Experiment&, const Results& results, bool with_curves,
                          nlohmann::ordered_json& j);
 void cluster_attack_page(const PageContext& context, Page& page);

@@ -1,9 +1,18 @@
 #include "measure/definitions/panel.h"
+#include "measure/work.h"
 
 namespace sinkref {
 
+double definitions_work(const Experiment& e, const Results&) {
+  const ModelConfig& c = e.model.config();
+  double work = prefill_work(c, e.stimuli.sink.text.size());
+  for (const Stimuli::Samples& samples : e.stimuli.samples)
+    work += prefill_work(c, sink_length, samples.tokens.size());
+  return work;
+}
+
 void measure_definitions(const Experiment& e, Results& results) {
-  e.step("massive activations and the sink metric");
+  e.progress->step("massive activations and the sink metric", definitions_work(e, results));
   Definitions& found = results.put(Definitions{});
   found.massive = massive_activations(e.model, e.run, e.stimuli.sink.text);
   for (const Stimuli::Samples& samples : e.stimuli.samples)

@@ -11,6 +11,12 @@ namespace sinkref {
 
 namespace {
 
+/// What the samples of repeats are: with BOS before them or not, another thing is measured.
+std::string repeated_text(const PageContext& context) {
+  const bool bos = context.usual().name.starts_with("BOS");
+  return std::string("one word repeated ") + (bos ? "after BOS" : "with nothing before it");
+}
+
 Finding definitions_finding(const PageContext& context) {
   const Results& results = context.results;
   const Definitions& found = context.results.get<Definitions>();
@@ -26,8 +32,10 @@ Finding definitions_finding(const PageContext& context) {
                 ? "; layer " + std::to_string(massive[0]) + " has massive activations"
                 : "; layers " + std::to_string(massive.front()) + " to " +
                       std::to_string(massive.back()) + " have massive activations";
-  answer += "; " + percent(found.metrics[0].percent / 100) +
-            " of the heads park more than 30 % of their attention on position 0.";
+  answer += "; more than 30 % of their attention is parked on position 0 by " +
+            percent(found.metrics[0].percent / 100) + " of the heads on ordinary text, " +
+            percent(found.metrics[1].percent / 100) + " on " + repeated_text(context) + " and " +
+            percent(found.metrics[2].percent / 100) + " on random tokens.";
   return {"Do the published definitions see it too?", answer,
           "Yona et al.: first of the first 15 layers above mean + 2 standard deviations. Sun et "
           "al.: a value above 100 and 1000 medians. Gu et al.: sink metric, epsilon 0.3.",
@@ -56,15 +64,16 @@ Figure definitions_figure(const PageContext& context) {
     metric.series.push_back({m.kind, counting(m.by_layer.size()), m.by_layer, metric.series.size(),
                              Series::Mark::line});
   HeatMap heads{"Attention on position 0 per head, ordinary text", "head", "layer",
-                "mean attention", found.metrics[0].attention, {}};
+                "mean attention", found.metrics[0].attention};
   return {"definitions", "Two neighbouring definitions",
-          "Massive activation (Sun et al.): a value above 100 and above 1000 times the median "
+          "Three panels. Massive activation (Sun et al.): a value above 100 and above 1000 times the median "
           "magnitude of the hidden state. Sink metric (Gu et al.): share of heads whose attention "
           "on position 0, averaged over " + std::to_string(found.metrics[0].length) +
-              " tokens, exceeds 0.3.",
+              " tokens, exceeds 0.3: by layer on each kind of sample, and head by head on text.",
           context.trace_command(context.stimuli().sink.text,
                                 "blocks.*.hook_resid_post,blocks.*.attn.hook_pattern"),
-          {massive, metric, heads}};
+          {massive, metric, heads},
+          context.text_of_ids(context.stimuli().sink.text)};
 }
 
 Table definitions_table(const PageContext& context) {

@@ -20,6 +20,7 @@ Figure definitions_figure(const PageContext& context);
 Table definitions_table(const PageContext& context);
 
 void measure_definitions(const Experiment& experiment, Results& results);
+double definitions_work(const Experiment& experiment, const Results& results);
 void definitions_json(const Experiment&, const Results& results, bool with_curves,
                       nlohmann::ordered_json& j);
 void definitions_page(const PageContext& context, Page& page);

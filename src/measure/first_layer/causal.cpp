@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <random>
+#include <set>
 
 #include "measure/first_layer/layer_zero.h"
 #include "measure/first_layer/causal.h"
@@ -48,6 +50,32 @@ Blinding blinded(const Model& model, const RunOptions& options, const std::vecto
     result.sinks.push_back({sinks[s].layer, median(norms[s]),
                             share_above(norms[s], sinks[s].fires_above())});
   return result;
+}
+
+/// As many of the layer's neurons, drawn from the others with a fixed seed.
+std::vector<size_t> other_neurons(const std::vector<size_t>& neurons, size_t width) {
+  std::mt19937_64 random(20250508);
+  std::set<size_t> drawn;
+  const size_t count = std::min(neurons.size(), width - std::min(width, neurons.size()));
+  while (drawn.size() < count) {
+    const size_t neuron = random() % width;
+    if (std::find(neurons.begin(), neurons.end(), neuron) == neurons.end()) drawn.insert(neuron);
+  }
+  return {drawn.begin(), drawn.end()};
+}
+
+/// ‖resid_post‖ of the lone token at each sink, with the neurons ablated.
+template <class T>
+std::vector<double> lone_norms_without(const Model& model, const RunOptions& options,
+                                       const FirstLayerInputs& inputs, const Neurons& neurons) {
+  Hooks<T> hooks;
+  std::vector<std::vector<double>> norms;
+  if (!neurons.indices.empty()) add_ablation({neurons}, hooks);
+  keep_sink_norms(inputs.sinks, norms, 0, hooks);
+  run<T>(model, without_progress(options), {inputs.lone}, hooks);
+  std::vector<double> lone;
+  for (const std::vector<double>& of_sink : norms) lone.push_back(of_sink.at(0));
+  return lone;
 }
 
 }  // namespace
@@ -109,14 +137,13 @@ std::vector<LayerDetectors> detectors_by_layer(const Model& model, const RunOpti
     const std::vector<Detector> detectors =
         layer == 0 ? layer_zero
                    : find_detectors<T>(model, options, inputs.texts, layer, first_layer_detectors);
-    LayerDetectors found{layer, {}, detectors[0].difference, detectors[0].separated, {}};
+    LayerDetectors found{layer, {}, detectors[0].difference, detectors[0].separated, {}, {}};
     for (const Detector& detector : detectors) found.neurons.push_back(detector.neuron);
-    Hooks<T> hooks;
-    std::vector<std::vector<double>> norms;
-    add_ablation({{layer, found.neurons}}, hooks);
-    keep_sink_norms(inputs.sinks, norms, 0, hooks);
-    if (!inputs.sinks.empty()) run<T>(model, without_progress(options), {inputs.lone}, hooks);
-    for (const std::vector<double>& of_sink : norms) found.norm_ablated.push_back(of_sink.at(0));
+    if (!inputs.sinks.empty()) {
+      found.norm_ablated = lone_norms_without<T>(model, options, inputs, {layer, found.neurons});
+      found.norm_control = lone_norms_without<T>(
+          model, options, inputs, {layer, other_neurons(found.neurons, model.config().intermediate_size)});
+    }
     all.push_back(std::move(found));
   }
   return all;

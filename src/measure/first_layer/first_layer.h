@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/progress.h"
 #include "measure/observe.h"
 #include "sinkref/forward.h"
 #include "sinkref/sink.h"
@@ -157,13 +158,20 @@ struct LayerDetectors {
   std::vector<size_t> neurons;  ///< the strongest first
   double difference, separated; ///< of the strongest
   std::vector<double> norm_ablated;  ///< ‖resid_post‖ of the lone token at each sink
+  std::vector<double> norm_control;  ///< the same without as many other neurons, drawn at random
 };
 
-/// A statement of the paper's account, and whether this model follows it.
+/// A statement of the paper's account, and whether this model follows it. One that is tried on several
+/// words is several claims `about` the same, and is counted as one.
 struct Claim {
   std::string statement;
   double measured, threshold;
-  bool at_least;  ///< holds if measured >= threshold; otherwise if measured <= threshold
+  bool at_least;         ///< holds if measured >= threshold; otherwise if measured <= threshold
+  std::string about;     ///< a stable slug
+  bool causal;           ///< something was changed to see what follows; otherwise only looked at
+  std::string word;      ///< tried on, or empty
+  std::string control;   ///< what `control_measured` is; empty if there is none
+  double control_measured;
   bool holds() const { return at_least ? measured >= threshold : measured <= threshold; }
 };
 
@@ -214,10 +222,11 @@ template <class T>
 std::vector<Blinding> blind(const Model& model, const RunOptions& options,
                             const FirstLayerInputs& inputs);
 
-/// All of it. `step` is told what is being done.
+/// All of it, and what it is worth.
 template <class T>
 FirstLayerResult analyse_first_layer(const Model& model, const RunOptions& options,
-                                     const FirstLayerInputs& inputs, const Step& step);
+                                     const FirstLayerInputs& inputs, Progress& progress);
+double first_layer_work(const ModelConfig& config, const FirstLayerInputs& inputs);
 
 nlohmann::ordered_json to_json(const FirstLayerResult& report);
 /// What it was made on, so that others can make it again.

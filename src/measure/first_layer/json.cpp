@@ -91,14 +91,20 @@ ordered_json by_layer_json(const LayerDetectors& l) {
           {"neurons", l.neurons},
           {"difference", l.difference},
           {"separated", l.separated},
-          {"norm_ablated", l.norm_ablated}};
+          {"norm_ablated", l.norm_ablated},
+          {"norm_control", l.norm_control}};
 }
 
 ordered_json claim_json(const Claim& c) {
-  return {{"statement", c.statement},
-          {"holds", c.holds()},
-          {"measured", c.measured},
-          {c.at_least ? "at_least" : "at_most", c.threshold}};
+  ordered_json j = {{"statement", c.statement},
+                    {"holds", c.holds()},
+                    {"measured", c.measured},
+                    {c.at_least ? "at_least" : "at_most", c.threshold},
+                    {"about", c.about},
+                    {"causal", c.causal}};
+  if (!c.word.empty()) j["word"] = c.word;
+  if (!c.control.empty()) j["control"] = {{"is", c.control}, {"measured", c.control_measured}};
+  return j;
 }
 
 }  // namespace

@@ -4,11 +4,23 @@
 
 namespace sinkref {
 
+namespace {
+
+FirstLayerInputs inputs_of(const Experiment& e, const Results& results) {
+  return first_layer_inputs(common_tokens(e.model, e.stimuli), e.stimuli.sink, results.sinks);
+}
+
+}  // namespace
+
+double first_layer_work(const Experiment& e, const Results& results) {
+  constexpr double fp64 = 3;  // times the time of fp32
+  return (e.precision == "fp64" ? fp64 : 1) * first_layer_work(e.model.config(), inputs_of(e, results));
+}
+
 void measure_first_layer(const Experiment& e, Results& results) {
-  const FirstLayerInputs inputs = first_layer_inputs(common_tokens(e.model, e.stimuli),
-                                                     e.stimuli.sink, results.sinks);
-  results.put(e.precision == "fp64" ? analyse_first_layer<double>(e.model, e.run, inputs, e.step)
-                                    : analyse_first_layer<float>(e.model, e.run, inputs, e.step));
+  const FirstLayerInputs inputs = inputs_of(e, results);
+  results.put(e.precision == "fp64" ? analyse_first_layer<double>(e.model, e.run, inputs, *e.progress)
+                                    : analyse_first_layer<float>(e.model, e.run, inputs, *e.progress));
   results.put(inputs);
 }
 

@@ -1,7 +1,6 @@
 #include <numeric>
 
 #include "measure/first_layer/panel.h"
-#include "measure/panels.h"
 #include "page/words.h"
 
 namespace sinkref {
@@ -48,10 +47,11 @@ Figure heads_figure(const FirstLayerResult& found) {
     return series;
   };
   Figure figure{"first_layer_heads", "What each head of layer 0 does with another token",
-                "Left: mean attention to other tokens in three-word texts, which at position 0 is none. "
-                "Right: when a token that saw only itself sees one other token, how much of the "
+                "Three panels. First: mean attention to other tokens in three-word texts, which at position 0 "
+                "is none. Second: when a token that saw only itself sees one other token, how much of the "
                 "change (mean square, over all pairs) is the same whatever is seen (any), depends on "
-                "the reader, on the token seen (which), or on the pair.",
+                "the reader, on the token seen (which), or on the pair. Third: what each head adds to the "
+                "strongest detector's gate.",
                 "", {}};
   figure.plots.push_back(by_head(
       "Attention to other tokens", "share of attention",
@@ -101,13 +101,60 @@ Figure convergence_figure(const FirstLayerResult& found) {
 }
 
 Table claims_table(const FirstLayerResult& found) {
-  Table table{"The paper's account, statement by statement",
-              {"statement", "measured", "expected", ""}, {}};
+  Table table{"The paper's account, statement by statement: first what was tried by changing something",
+              {"statement", "kind", "measured", "expected", "", "control"}, {}};
   for (const Claim& c : found.claims)
-    table.rows.push_back({c.statement, plain(c.measured),
+    table.rows.push_back({c.statement, c.causal ? "causal" : "observed", plain(c.measured),
                           (c.at_least ? "at least " : "at most ") + plain(c.threshold),
-                          c.holds() ? "holds" : "differs"});
+                          c.holds() ? "holds" : "differs",
+                          c.control.empty() ? "–" : c.control + ": " + plain(c.control_measured)});
   return table;
+}
+
+/// A statement, counted once however many words it is tried on.
+struct Statement {
+  std::string text;
+  size_t tried = 0, held = 0;
+  std::string measured;  ///< of the last that was tried
+};
+
+std::vector<Statement> statements(const FirstLayerResult& found, bool causal) {
+  std::vector<Statement> all;
+  std::vector<std::string> about;
+  for (const Claim& c : found.claims) {
+    if (c.causal != causal) continue;
+    if (about.empty() || about.back() != c.about) {
+      about.push_back(c.about);
+      std::string text = c.statement;
+      const std::string of = " of \"" + c.word + "\"";
+      if (const size_t at = text.find(of); !c.word.empty() && at != text.npos) text.erase(at, of.size());
+      all.push_back({text, 0, 0, {}});
+    }
+    ++all.back().tried;
+    all.back().held += c.holds();
+    all.back().measured = plain(c.measured) + ", expected at " + (c.at_least ? "least " : "most ") +
+                          plain(c.threshold);
+  }
+  return all;
+}
+
+/// "1 of 3 causal statements holds; not so: …"
+std::string statements_text(const std::vector<Statement>& all, const std::string& kind) {
+  size_t held = 0;
+  std::vector<std::string> partly, not_so;
+  for (const Statement& s : all) {
+    if (s.held == s.tried) ++held;
+    else if (s.held > 0)
+      partly.push_back("\"" + s.text + "\" (" + std::to_string(s.held) + " of " + std::to_string(s.tried) + " words)");
+    else
+      not_so.push_back("\"" + s.text + "\" (" +
+                       (s.tried == 1 ? s.measured : "0 of " + std::to_string(s.tried) + " words") + ")");
+  }
+  std::string text = std::to_string(held) + " of " + std::to_string(all.size()) + " " + kind +
+                     (all.size() == 1 ? " statement" : " statements") + (held == 1 ? " holds" : " hold");
+  if (!partly.empty()) text += "; in part: " + joined_text(partly);
+  if (!not_so.empty()) text += "; not so: " + joined_text(not_so);
+  return text + ".";
 }
 
 Table accounts_table(const FirstLayerResult& found) {
@@ -144,30 +191,28 @@ Section first_layer_section(const PageContext& context) {
                   "attention marks every token that can see a different one; the first token, and a "
                   "token deep inside a run of itself, lack the mark.",
                   {histograms(found), heads_figure(found)},
-                  {claims_table(found), accounts_table(found)}};
+                  {claims_table(found)}};
+  if (!found.blinding.empty()) section.tables.push_back(blinding_table(found));
+  section.tables.push_back(accounts_table(found));
   if (!found.runs.empty()) section.figures.push_back(convergence_figure(found));
   for (Figure& figure : section.figures)
-    figure.command = "sinkref first-layer --model " + context.model() + " --json";
-  if (!found.blinding.empty()) section.tables.push_back(blinding_table(found));
+    figure.command = context.study_command("first-layer");
   return section;
 }
 
 Finding first_layer_finding(const PageContext& context) {
   const FirstLayerResult& found = context.results.get<FirstLayerResult>();
-  std::vector<std::string> differs;
+  const std::vector<Statement> causal = statements(found, true);
+  std::vector<std::string> controls;
   for (const Claim& c : found.claims)
-    if (!c.holds()) differs.push_back("\"" + c.statement + "\" (" + plain(c.measured) + ")");
-  const size_t held = found.claims.size() - differs.size();
+    if (!c.control.empty()) controls.push_back(c.control + " " + plain(c.control_measured));
   return {"Does the first attention layer explain why?",
-          std::to_string(held) + " of the paper's " + std::to_string(found.claims.size()) +
-              " statements hold here" +
-              (differs.empty()       ? "."
-               : differs.size() <= 2 ? "; not so: " + joined_text(differs) + "."
-                                     : "; the table of section " + std::to_string(section_number("first-layer")) +
-                                           " says which do not."),
-          "Exact sums of parts (worst error " + plain(found.closure.worst_of_bound) +
-              " of its bound), three-word texts, runs of one word.",
-          "first-layer"};
+          (causal.empty() ? "Without a sink no causal statement can be tried." : statements_text(causal, "causal")) +
+              " " + statements_text(statements(found, false), "observed"),
+          "Each statement of the paper's account is counted once. Exact sums of parts (worst error " +
+              plain(found.closure.worst_of_bound) + " of its bound), three-word texts, runs of one word " +
+              after_text(context.usual().name) + ".",
+          "first-layer", controls.empty() ? "" : "of the causal ones in turn: " + listed_text(controls) + "."};
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include <cstdio>
 
 #include "measure/first_layer/panel.h"
+#include "page/words.h"
 
 namespace sinkref {
 
@@ -108,10 +109,11 @@ void print_causal(const FirstLayerResult& r, const std::vector<SinkLayer>& sinks
 }
 
 void print_claims(const FirstLayerResult& r) {
-  std::puts("\nThe paper's account on this model");
+  std::puts("\nThe paper's account on this model, first what was tried by changing something");
   for (const Claim& c : r.claims)
-    std::printf("  %-7s %s: %.3f, expected at %s %.2f\n", c.holds() ? "holds" : "DIFFERS",
-                c.statement.c_str(), c.measured, c.at_least ? "least" : "most", c.threshold);
+    std::printf("  %-7s %s: %.3f, expected at %s %.2f%s\n", c.holds() ? "holds" : "DIFFERS",
+                c.statement.c_str(), c.measured, c.at_least ? "least" : "most", c.threshold,
+                c.control.empty() ? "" : (" (" + c.control + ": " + plain(c.control_measured) + ")").c_str());
 }
 
 }  // namespace

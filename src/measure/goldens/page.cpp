@@ -9,7 +9,7 @@ namespace sinkref {
 
 namespace {
 
-Section goldens_section(const std::vector<GoldenResult>& goldens) {
+Section goldens_section(const PageContext& context, const std::vector<GoldenResult>& goldens) {
   Section section{"goldens", "How near the numbers are to the truth",
                   "Golden files hold what Hugging Face's own code computes in true float64, and how "
                   "far its fp32 runs are from that. Below 1, sinkref is nearer to the truth than "
@@ -34,7 +34,7 @@ Section goldens_section(const std::vector<GoldenResult>& goldens) {
   section.figures.push_back({"errors", "Error against true float64, tensor by tensor",
                              "Root mean square error of a tensor divided by the largest of several equally "
                              "valid Hugging Face fp32 runs.",
-                             "sinkref report --model MODEL --golden FILE --out DIR", {chart}});
+                             context.report_command(), {chart}});
   section.tables.push_back(std::move(table));
   return section;
 }
@@ -59,7 +59,7 @@ void goldens_page(const PageContext& context, Page& page) {
   const Goldens* goldens = context.results.find<Goldens>();
   if (goldens == nullptr) return;
   page.findings.push_back(goldens_finding(goldens->files));
-  page.sections.push_back(goldens_section(goldens->files));
+  page.sections.push_back(goldens_section(context, goldens->files));
 }
 
 }  // namespace sinkref

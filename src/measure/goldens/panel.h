@@ -17,6 +17,7 @@ nlohmann::ordered_json golden_json(const GoldenResult& golden);
 void print_goldens(const std::vector<GoldenResult>& goldens);
 
 void measure_goldens(const Experiment& experiment, Results& results);
+double goldens_work(const Experiment& experiment, const Results& results);
 void goldens_json(const Experiment&, const Results& results, bool with_curves,
                   nlohmann::ordered_json& j);
 void goldens_page(const PageContext& context, Page& page);

@@ -30,9 +30,9 @@ Section paper_section(const PaperComparison& paper) {
   return section;
 }
 
-Finding paper_finding(const PaperComparison& paper) {
+Finding paper_finding(const PageContext& context, const PaperComparison& paper) {
   const std::string repeats =
-      "; repeats needed " +
+      "; repeats needed " + after_text(context.usual().name) + " " +
       (paper.median_count > 0 ? plain(paper.median_count) : std::string("not reached")) +
       " against " + std::to_string(paper.row.repeats) + ".";
   const std::string answer =
@@ -53,7 +53,7 @@ Finding paper_finding(const PaperComparison& paper) {
 void paper_page(const PageContext& context, Page& page) {
   const PaperComparison* paper = context.results.find<PaperComparison>();
   if (paper == nullptr) return;
-  page.findings.push_back(paper_finding(*paper));
+  page.findings.push_back(paper_finding(context, *paper));
   page.sections.push_back(paper_section(*paper));
 }
 

@@ -82,6 +82,14 @@ ordered_json to_json(const PatchEffect& effect, bool with_curves) {
       one[interventions[i].name] = effect_json(run.effects[i], with_curves);
     j["runs"].push_back(one);
   }
+  j["words"] = each(effect.words, [](const WordEffect& word) {
+    ordered_json one = {{"word", word.word}, {"token", word.token}};
+    for (size_t i = 0; i < word.sinks.size(); ++i)
+      one[interventions[i].name] = each(word.sinks[i], [](const WordAtSink& sink) {
+        return ordered_json{{"layer", sink.layer}, {"count", sink.count}, {"norm_last", number(sink.norm_last)}};
+      });
+    return one;
+  });
   j["text"] = {{"pieces", effect.pieces}, {"predicted_tokens", effect.predicted}};
   for (size_t i = 0; i < effect.text.size(); ++i)
     j["text"][interventions[i].name] = text_json(effect.text[i]);

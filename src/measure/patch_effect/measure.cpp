@@ -47,6 +47,9 @@ PatchEffectInputs patch_effect_inputs(const Experiment& e, const Results& result
       inputs.runs.push_back({std::to_string(usual.repeats) + " repeats of \"" + run.word + "\"",
                              usual.prefix, std::vector<int>(usual.repeats, run.token)});
   add_cluster_run(e, results, inputs);
+  for (const SinkInputs::Word& word : e.stimuli.sink.words)
+    inputs.words.push_back({word, usual.repeats, results.run_of(word.text, usual.name, false),
+                            results.run_of(word.text, usual.name, true)});
   inputs.text = perplexity_pieces(e.model, e.stimuli);
   return inputs;
 }
@@ -55,7 +58,20 @@ PatchEffectInputs patch_effect_inputs(const Experiment& e, const Results& result
 
 void measure_patch_effect(const Experiment& e, Results& results) {
   if (results.patch.empty()) return;
-  results.put(measure_patch_effect(e.model, e.run, patch_effect_inputs(e, results), e.step));
+  results.put(measure_patch_effect(e.model, e.run, patch_effect_inputs(e, results), *e.progress));
+}
+
+double patch_effect_work(const Experiment& e, const Results& results) {
+  if (results.patch.empty()) return 0;
+  PatchEffectInputs planned;
+  planned.sinks = results.sinks;
+  planned.words.resize(e.stimuli.sink.words.size(), {e.stimuli.sink.words.at(0), e.stimuli.usual().repeats});
+  planned.text = perplexity_pieces(e.model, e.stimuli);
+  // A run that sets off a sink, and the cluster attack.
+  const Stimuli::Condition& usual = e.stimuli.usual();
+  if (!results.sinks.empty() && !usual.prefix.empty())
+    planned.runs.resize(2, {"", usual.prefix, std::vector<int>(usual.repeats, 0)});
+  return patch_effect_work(e.model.config(), planned);
 }
 
 }  // namespace sinkref

@@ -238,7 +238,7 @@ RatioEstimate ratio_estimate(const std::vector<double>& sums, const std::vector<
 }
 
 void measure_text(const Model& model, const RunOptions& options, const PatchEffectInputs& inputs,
-                  PatchEffect& effect) {
+                  Progress& progress, PatchEffect& effect) {
   RunOptions together = options;
   together.chunk = std::max<size_t>(1, std::min(options.chunk, rows_of_logits) / intervention_count);
   std::vector<TextSums> sums(intervention_count, TextSums(model.config().vocab_size));
@@ -262,6 +262,7 @@ void measure_text(const Model& model, const RunOptions& options, const PatchEffe
       step.clear();
     });
     run(model, together, std::vector(intervention_count, piece), hooks);
+    progress.share(double(counts.size()) / double(inputs.text.size()));
   }
   effect.pieces = inputs.text.size();
   for (const TextSums& of : sums) effect.text.push_back(of.effect(sums[0], counts));

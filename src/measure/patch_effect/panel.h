@@ -10,6 +10,7 @@ namespace sinkref {
 nlohmann::ordered_json to_json(const PatchEffect& effect, bool with_curves);
 
 void measure_patch_effect(const Experiment& experiment, Results& results);
+double patch_effect_work(const Experiment& experiment, const Results& results);
 void patch_effect_json(const Experiment&, const Results& results, bool with_curves,
                        nlohmann::ordered_json& j);
 void patch_effect_page(const PageContext& context, Page& page);

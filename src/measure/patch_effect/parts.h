@@ -5,11 +5,12 @@
 namespace sinkref {
 
 RunEffects measure_run(const Model& model, const RunOptions& options,
-                       const PatchEffectInputs& inputs, const PatchEffectInputs::Run& run);
+                       const PatchEffectInputs& inputs, const PatchEffectInputs::Run& run,
+                       Progress& progress);
 
 /// Fills `pieces`, `predicted` and `text`.
 void measure_text(const Model& model, const RunOptions& options, const PatchEffectInputs& inputs,
-                  PatchEffect& effect);
+                  Progress& progress, PatchEffect& effect);
 
 /// log-softmax in double.
 std::vector<double> log_probabilities(const float* logits, size_t n);

@@ -5,7 +5,9 @@
 #include <string>
 #include <vector>
 
+#include "base/progress.h"
 #include "measure/observe.h"
+#include "measure/repeats/repeats.h"
 #include "sinkref/interventions.h"
 #include "sinkref/sink.h"
 
@@ -39,6 +41,14 @@ struct PatchEffectInputs {
     std::vector<int> tokens;
   };
   std::vector<Run> runs;
+  /// The words of the usual condition: what still sets the sink off.
+  struct WordRuns {
+    SinkInputs::Word word;
+    size_t repeats = 0;
+    const RepeatRun* original = nullptr;  ///< measured already, as is that with up pinned
+    const RepeatRun* up = nullptr;
+  };
+  std::vector<WordRuns> words;
   std::vector<std::vector<int>> text;  ///< pieces of ordinary text, each a sequence of its own
 };
 
@@ -115,9 +125,23 @@ struct TextEffect {
   std::vector<PositionShift> positions;         ///< the ten that move most, by kl
 };
 
+/// A word's run at one sink under one intervention.
+struct WordAtSink {
+  size_t layer = 0;
+  size_t count = 0;  ///< first n with norm > SinkLayer::fires_above(); 0 if none
+  double norm_last = 0;
+};
+
+struct WordEffect {
+  std::string word;
+  int token = 0;
+  std::vector<std::vector<WordAtSink>> sinks;  ///< [intervention][sink]
+};
+
 struct PatchEffect {
   std::vector<Neurons> neurons;
   std::vector<RunEffects> runs;
+  std::vector<WordEffect> words;
   size_t pieces = 0, predicted = 0;   ///< of the text: pieces, and tokens that were predicted
   std::vector<TextEffect> text;       ///< one per intervention
 };
@@ -130,7 +154,9 @@ void add_intervention(const Intervention& intervention, const std::vector<Neuron
 
 /// What the patch of `inputs.neurons` (not empty) does to every run and to the text.
 PatchEffect measure_patch_effect(const Model& model, const RunOptions& options,
-                                 const PatchEffectInputs& inputs, const Step& step);
+                                 const PatchEffectInputs& inputs, Progress& progress);
+/// What that is worth (Progress).
+double patch_effect_work(const ModelConfig& config, const PatchEffectInputs& inputs);
 
 /// Σ sums / Σ counts over pieces, and its standard error (linearised; NaN for a single piece).
 struct RatioEstimate {

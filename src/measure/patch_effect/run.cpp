@@ -109,7 +109,8 @@ class Watched {
         layers_(layers_of(inputs.sinks)),
         norms_(layers_.size()),
         neurons_(model, inputs.neurons, {0, 1, length - 1}),
-        attention_(attention_layers(layers_, model.config().layers), prefix, model.config().heads, length) {
+        attention_(attention_masses(attention_layers(layers_, model.config().layers), prefix,
+                                    model.config().heads, length)) {
     add_intervention(intervention, inputs.neurons, pinned);
   }
 
@@ -129,7 +130,7 @@ class Watched {
       run.count = repeats_to_fire(inputs_.sinks[i], run.norms);
       effect.sinks.push_back(std::move(run));
     }
-    for (const LayerAttention& layer : attention_.layers())
+    for (const LayerAttention& layer : attention_.layers)
       effect.attention.push_back({layer.layer, layer.on_first.back(), layer.on_body.back()});
     effect.neurons = neurons_.at(2);
     return effect;
@@ -195,7 +196,8 @@ void measure_together(const Model& model, const RunOptions& options, const Patch
 }  // namespace
 
 RunEffects measure_run(const Model& model, const RunOptions& options,
-                       const PatchEffectInputs& inputs, const PatchEffectInputs::Run& run) {
+                       const PatchEffectInputs& inputs, const PatchEffectInputs::Run& run,
+                       Progress& progress) {
   if (run.prefix.empty() || run.tokens.empty())
     throw InputError("run \"" + run.name + "\": expected a prefix and a run of at least one token");
   std::vector<int> tokens = run.prefix, of_run = run.tokens;
@@ -205,8 +207,10 @@ RunEffects measure_run(const Model& model, const RunOptions& options,
   RunEffects effects{run.name, run.tokens.size(), {}, {}, {}};
   std::vector<double> original;
   const size_t together = caches_at_once(model.config(), tokens.size());
+  RunOptions watched = options;
+  watched.progress = [&](size_t done, size_t all) { progress.share(double(done) / double(all)); };
   for (size_t first = 0; first < intervention_count; first += together)
-    measure_together(model, options, inputs, tokens, run.prefix.size(), of_run, first,
+    measure_together(model, watched, inputs, tokens, run.prefix.size(), of_run, first,
                      std::min(first + together, intervention_count), original, effects);
   return effects;
 }

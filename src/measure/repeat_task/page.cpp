@@ -28,7 +28,7 @@ Grid task_grid(const PageContext& context, const std::string& condition) {
 
 LineChart task_probability(const PageContext& context, const std::string& condition) {
   LineChart chart;
-  chart.title = "Probability of the word as the next token, after " + condition;
+  chart.title = "Probability of the word as the next token, " + after_text(condition);
   chart.x = {"repeats so far", true};
   chart.y = {"probability", false};
   for (const RepeatRun& run : context.results.runs) {
@@ -44,7 +44,7 @@ LineChart task_probability(const PageContext& context, const std::string& condit
 }
 
 Table task_table(const PageContext& context) {
-  Table table{"What was written instead", {"word", "after", "repeats", "verdict", "continuation"}, {}};
+  Table table{"What was written instead", {"word", "after", "repeats", "verdict", "continuation"}, {}, true};
   for (const RepeatRun& run : context.results.runs) {
     if (run.patched) continue;
     for (const Continuation& c : run.continuations)
@@ -67,13 +67,16 @@ Section task_section(const PageContext& context) {
   Figure figure{"repeat_task", "What the model says after n repeats",
                 "Rules: repeats = all tokens of the continuation are the word; stops = an "
                 "end-of-text token before any other; departs = any other token first.",
-                "sinkref generate --model " + context.model() + " --tokens IDS --max-new-tokens " +
-                    std::to_string(continuation_tokens),
-                {}};
+                "", {}};
   for (const Stimuli::Condition& condition : context.stimuli().conditions) {
     Grid grid = task_grid(context, condition.name);
     if (grid.rows.empty()) continue;
     figure.plots.push_back(std::move(grid));
+    if (figure.command.empty()) {
+      figure.command = context.model_command("generate", context.run_tokens(condition.name, 0),
+                                             " --max-new-tokens " + std::to_string(continuation_tokens));
+      figure.input = context.run_input(condition.name, 0);
+    }
     figure.plots.push_back(task_probability(context, condition.name));
   }
   if (!figure.plots.empty()) section.figures.push_back(std::move(figure));
@@ -83,22 +86,27 @@ Section task_section(const PageContext& context) {
 
 Finding task_finding(const PageContext& context) {
   std::vector<std::string> parts;
-  std::vector<size_t> points = continuation_points(context.stimuli().sink.repeats);
-  std::string answer;
-  for (size_t n : {points.front(), points.back()}) {
-    size_t prompts = 0, kept = 0;
-    for (const RepeatRun& run : context.results.runs)
-      for (const Continuation& c : run.continuations)
-        if (!run.patched && c.repeats == n) {
-          ++prompts;
-          kept += c.outcome == Outcome::repeats;
-        }
-    if (prompts == 0 || (!parts.empty() && points.size() == 1)) continue;
-    parts.push_back(std::to_string(kept) + " of " + std::to_string(prompts) + " prompts after " +
-                    std::to_string(n) + " repeats");
+  for (const Stimuli::Condition& condition : context.stimuli().conditions) {
+    if (!condition.request) continue;
+    std::vector<size_t> points = continuation_points(condition.repeats);
+    if (points.size() > 1) points = {points.front(), points.back()};
+    std::vector<std::string> counts;
+    for (size_t n : points) {
+      size_t prompts = 0, kept = 0;
+      for (const RepeatRun& run : context.results.runs)
+        for (const Continuation& c : run.continuations)
+          if (run.condition == condition.name && !run.patched && c.repeats == n) {
+            ++prompts;
+            kept += c.outcome == Outcome::repeats;
+          }
+      if (prompts > 0)
+        counts.push_back(std::to_string(kept) + " of " + std::to_string(prompts) + " prompts after " +
+                         std::to_string(n) + " repeats");
+    }
+    if (!counts.empty()) parts.push_back(after_text(condition.name) + " in " + joined_text(counts));
   }
   return {"Asked to repeat a word, does the model go on repeating it?",
-          parts.empty() ? "No prompt with a request was run." : "It does in " + joined_text(parts) + ".",
+          parts.empty() ? "No prompt with a request was run." : "It does " + listed_text(parts) + ".",
           "Greedy continuation of " + std::to_string(continuation_tokens) +
               " tokens; all must be the word.",
           "repeat-task"};

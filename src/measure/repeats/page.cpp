@@ -13,21 +13,25 @@ namespace {
 LineChart norm_chart(const PageContext& context, const SinkLayer& sink,
                      const std::string& condition) {
   LineChart chart;
-  chart.title = "Layer " + std::to_string(sink.layer) + ", after " + condition;
+  chart.title = "Layer " + std::to_string(sink.layer) + ", " + after_text(condition);
   chart.x = {"repeats of one word", true};
   chart.y = {"residual norm at the last repeat", true};
-  for (const RepeatRun& run : context.results.runs)
-    if (run.condition == condition && !run.patched)
-      chart.series.push_back({run.word, counting(run.norms[sink.layer].size(), 1),
-                              run.norms[sink.layer], chart.series.size(), Series::Mark::line});
+  for (const RepeatRun& run : context.results.runs) {
+    if (run.condition != condition || run.patched) continue;
+    const std::vector<double>& norms = run.norms[sink.layer];
+    const size_t colour = chart.series.size();
+    chart.series.push_back({run.word, counting(norms.size(), 1), norms, colour, Series::Mark::line});
+    if (const size_t count = repeats_to_fire(sink, norms); count != 0)
+      chart.marks.push_back({run.word, {double(count)}, {sink.fires_above()}, colour, Series::Mark::dots});
+  }
   chart.rules = norm_rules(sink);
   return chart;
 }
 
 /// Every layer at about 40 numbers of repeats: models with several sinks show as several bands.
 HeatMap all_layers(const RepeatRun& run) {
-  HeatMap map{"Every layer: \"" + run.word + "\" after " + run.condition, "repeats", "layer",
-              "log10 of the norm", {}, {}};
+  HeatMap map{"Every layer: \"" + run.word + "\" " + after_text(run.condition), "repeats", "layer",
+              "log10 of the norm", {}};
   const size_t repeats = run.norms[0].size();
   std::vector<size_t> counts;
   for (double n = 1; n <= static_cast<double>(repeats); n *= 1.19)
@@ -70,55 +74,74 @@ Section norms_section(const PageContext& context) {
                 "Euclidean norm of blocks.L.hook_resid_post. First token: the lone " +
                     context.token_text(context.stimuli().sink.lone[0]) +
                     ". Typical: mean over the positions from 1 of ordinary text. Half-way: their "
-                    "geometric mean; the first n above it is the number of repeats needed.",
+                    "geometric mean; the first n above it is the number of repeats needed. A mark of the word's "
+                    "shape on the half-way line is there.",
                 context.run_command(context.usual().name, 0, "blocks.*.hook_resid_post"),
-                {}};
+                {}, context.run_input(context.usual().name, 0)};
   for (const SinkLayer& sink : results.sinks)
     for (const Stimuli::Condition& condition : context.stimuli().conditions)
       curves.plots.push_back(norm_chart(context, sink, condition.name));
   if (!curves.plots.empty()) section.figures.push_back(std::move(curves));
   Figure layers{"norm_all_layers", "Norms of every layer along the run",
-                "log10 of the Euclidean norm of blocks.L.hook_resid_post, first word.",
-                context.run_command(context.usual().name, 0, "blocks.*.hook_resid_post"), {}};
+                "log10 of the Euclidean norm of blocks.L.hook_resid_post, first word. All panels have "
+                "one scale of shades.",
+                context.run_command(context.usual().name, 0, "blocks.*.hook_resid_post"), {},
+                context.run_input(context.usual().name, 0)};
   for (const Stimuli::Condition& condition : context.stimuli().conditions)
     if (const RepeatRun* run =
             results.run_of(context.stimuli().sink.words[0].text, condition.name, false))
       layers.plots.push_back(all_layers(*run));
+  share_scale(layers);
   if (!layers.plots.empty()) section.figures.push_back(std::move(layers));
   if (!results.sinks.empty()) section.tables.push_back(needed_table(context));
   return section;
 }
 
+/// "4 of 5 words, at 62, 75, 110 and 242" of one condition at one sink; "none of 5 words within 1000
+/// repeats" where none does.
+std::string fired_text(const PageContext& context, const Stimuli::Condition& condition, size_t sink) {
+  std::vector<size_t> counts;
+  size_t words = 0;
+  for (const RepeatRun& run : context.results.runs) {
+    if (run.condition != condition.name || run.patched) continue;
+    ++words;
+    const size_t count = repeats_needed(run, context.results.sinks)[sink].count;
+    if (count != 0) counts.push_back(count);
+  }
+  std::sort(counts.begin(), counts.end());
+  const std::string of = " of " + std::to_string(words) + (words == 1 ? " word" : " words");
+  if (counts.empty())
+    return "none" + of + " within " + std::to_string(condition.repeats) + " repeats";
+  constexpr size_t listed = 6;
+  std::string at;
+  if (counts.front() == counts.back()) {
+    at = std::to_string(counts.front());
+  } else if (counts.size() > listed) {
+    at = std::to_string(counts.front()) + " to " + std::to_string(counts.back());
+  } else {
+    std::vector<std::string> all;
+    for (size_t count : counts) all.push_back(std::to_string(count));
+    at = joined_text(all);
+  }
+  return std::to_string(counts.size()) + of + ", at " + at;
+}
+
+/// Every beginning is told: they differ.
 Finding repeats_finding(const PageContext& context) {
   const Results& results = context.results;
-  const std::string& condition = context.usual().name;
-  std::vector<std::string> parts;
+  std::string answer;
   for (size_t i = 0; i < results.sinks.size(); ++i) {
-    std::vector<size_t> counts;
-    size_t words = 0;
-    for (const RepeatRun& run : results.runs) {
-      if (run.condition != condition || run.patched) continue;
-      ++words;
-      const size_t count = repeats_needed(run, results.sinks)[i].count;
-      if (count != 0) counts.push_back(count);
-    }
-    const std::string layer = "layer " + std::to_string(results.sinks[i].layer);
-    if (counts.empty()) {
-      parts.push_back("at " + layer + " not within " + std::to_string(context.usual().repeats) +
-                      " repeats");
-      continue;
-    }
-    const auto [least, most] = std::minmax_element(counts.begin(), counts.end());
-    parts.push_back("at " + layer + " after " + std::to_string(*least) +
-                    (least == most || *least == *most ? "" : " to " + std::to_string(*most)) +
-                    " repeats (" + std::to_string(counts.size()) + " of " + std::to_string(words) +
-                    " words)");
+    std::vector<std::string> parts;
+    for (const Stimuli::Condition& condition : context.stimuli().conditions)
+      parts.push_back(after_text(condition.name) + " by " + fired_text(context, condition, i));
+    answer += (answer.empty() ? "" : " ") +
+              sentence("layer " + std::to_string(results.sinks[i].layer) + " is set off " +
+                       listed_text(parts));
   }
-  return {"Does a long run of one word come to look like a first token?",
-          sentence(results.sinks.empty() ? "there is no sink that it could set off"
-                                        : joined_text(parts)),
-          "First repeat whose norm passes the geometric mean of ordinary text and first token; the "
-          "run stands after " + condition + ".",
+  if (answer.empty()) answer = "There is no sink that it could set off.";
+  return {"Does a long run of one word come to look like a first token?", answer,
+          "First repeat whose norm passes the geometric mean of ordinary text and first token. Without "
+          "anything before it a run is a first token at once: every repeat equals the lone token.",
           "norms"};
 }
 

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <map>
 
+#include "measure/work.h"
+
 namespace sinkref {
 
 namespace {
@@ -68,19 +70,29 @@ size_t first_at(const std::vector<double>& norms, const auto& passes) {
 
 }  // namespace
 
+double run_work(const ModelConfig& config, size_t prefix, size_t repeats, bool continuations) {
+  double work = prefill_work(config, prefix + repeats, 1, 0, SIZE_MAX, 1);
+  if (continuations)
+    work += decode_work(config, continuation_tokens, continuation_points(repeats).size(), repeats) / 3;
+  return work;
+}
+
 std::vector<RepeatRun> run_words(const Model& model, const RunOptions& options,
                                  const std::vector<SinkInputs::Word>& words, size_t repeats,
-                                 const RunPlan& plan, const Step& step) {
+                                 const RunPlan& plan, Progress& progress) {
   const ModelConfig& config = model.config();
   std::vector<RepeatRun> runs;
   runs.reserve(words.size());  // the tasks point into it
-  Forward<float> forward(model, options);
+  RunOptions watched_options = options;
+  watched_options.progress = [&](size_t done, size_t all) { progress.share(double(done) / double(all)); };
+  Forward<float> forward(model, watched_options), of_tasks(model, options);
   Hooks<float> patch;
   add_patch(plan.patch, patch);
-  RepeatTasks tasks(forward, patch);
+  RepeatTasks tasks(of_tasks, patch);
   for (const SinkInputs::Word& word : words) {
-    step(std::to_string(repeats) + " repeats of \"" + word.text + "\"" +
-         (plan.patch.empty() ? " after " + plan.condition : ", patched"));
+    progress.step(std::to_string(repeats) + " repeats of \"" + word.text + "\" after " + plan.condition +
+                      (plan.patch.empty() ? "" : ", patched"),
+                  run_work(config, word.prefix.size(), repeats, false));
     RepeatRun& run = runs.emplace_back(
         RepeatRun{word.text, word.token, plan.condition, !plan.patch.empty(), {}, {}, {}});
     std::vector<int> tokens = word.prefix;
@@ -99,13 +111,19 @@ std::vector<RepeatRun> run_words(const Model& model, const RunOptions& options,
       norms.erase(norms.begin(), norms.end() - static_cast<long>(repeats));
     if (plan.continuations) tasks.add(run, word, std::move(batch[0].cache));
   }
+  if (plan.continuations && !words.empty())
+    progress.step("continuations of the runs after " + plan.condition +
+                      (plan.patch.empty() ? "" : ", patched"),
+                  double(words.size()) * (run_work(config, words[0].prefix.size(), repeats, true) -
+                                          run_work(config, words[0].prefix.size(), repeats, false)));
   tasks.finish();
   return runs;
 }
 
 RepeatRun run_repeats(const Model& model, const RunOptions& options, const SinkInputs::Word& word,
                       size_t repeats, const RunPlan& plan) {
-  return run_words(model, options, {word}, repeats, plan, [](const std::string&) {}).front();
+  Progress nobody;
+  return run_words(model, options, {word}, repeats, plan, nobody).front();
 }
 
 size_t repeats_to_fire(const SinkLayer& sink, const std::vector<double>& norms) {

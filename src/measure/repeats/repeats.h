@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "base/progress.h"
 #include "measure/observe.h"
 #include "measure/repeat_task/repeat_task.h"
 #include "sinkref/sink.h"
@@ -33,10 +34,13 @@ struct RunPlan {
   bool continuations = false;
 };
 
+/// What the run of one word is worth (Progress).
+double run_work(const ModelConfig& config, size_t prefix, size_t repeats, bool continuations);
+
 /// The runs of several words; their repeat tasks go on together as far as the memory reaches.
 std::vector<RepeatRun> run_words(const Model& model, const RunOptions& options,
                                  const std::vector<SinkInputs::Word>& words, size_t repeats,
-                                 const RunPlan& plan, const Step& step);
+                                 const RunPlan& plan, Progress& progress);
 RepeatRun run_repeats(const Model& model, const RunOptions& options, const SinkInputs::Word& word,
                       size_t repeats, const RunPlan& plan);
 

@@ -27,7 +27,7 @@ Figure layers_figure(const PageContext& context) {
                 "exceeds mean + 2 standard deviations over the layers.",
                 context.trace_command(context.stimuli().sink.lone,
                                       "blocks.*.hook_mlp_out,blocks.*.hook_resid_post"),
-                {}};
+                {}, context.text_of_ids(context.stimuli().sink.lone)};
   figure.plots.push_back(layer_chart(results, "Residual stream after the layer", "norm",
                                      results.norms.resid_first, results.norms.resid_typical));
   LineChart mlp = layer_chart(results, "What the layer's MLP adds", "norm", results.norms.mlp_first,
@@ -38,27 +38,34 @@ Figure layers_figure(const PageContext& context) {
   return figure;
 }
 
+/// One ranking of one sink: the ten strongest by their ids.
+LineChart neurons_chart(const SinkLayer& sink, const std::string& title, const std::string& contribution,
+                        const std::vector<NeuronContribution>& from, double NeuronContribution::* value) {
+  LineChart chart{"Layer " + std::to_string(sink.layer) + ", " + title, {"neuron", false},
+                  {"norm", true}, {}, {{"not ablated", sink.norm_first, false}}};
+  Series strength{contribution, counting(from.size(), 1), {}, 0, Series::Mark::line};
+  Series ablated{"residual, this one ablated", strength.x, {}, 1, Series::Mark::dots};
+  for (const NeuronContribution& c : from) {
+    chart.x.names.push_back(std::to_string(c.neuron));
+    strength.y.push_back(c.*value);
+    ablated.y.push_back(c.norm_ablated);
+  }
+  chart.series = {std::move(strength), std::move(ablated)};
+  return chart;
+}
+
 Figure neurons_figure(const PageContext& context) {
   Figure figure{"sink_neurons", "The strongest neurons of each sink layer",
                 "Contribution of neuron j on the lone first token: |post_j| times the norm of its "
                 "column of W_down, with post = silu(gate)·up (the paper's text), or with the gate's "
-                "pre-activation (the paper's notebook). Ablated: residual norm with that neuron "
-                "alone set to zero.",
-                "sinkref sink --model " + context.model() + " --json", {}};
+                "pre-activation (the paper's notebook), strongest first. Ablated: residual norm with "
+                "that neuron alone set to zero.",
+                context.study_command("sink"), {}};
   for (const SinkLayer& sink : context.results.sinks) {
-    LineChart chart{"Layer " + std::to_string(sink.layer), {"rank", false},
-                    {"norm", true}, {}, {{"not ablated", sink.norm_first, false}}};
-    const auto add = [&](const std::string& name, const std::vector<NeuronContribution>& from,
-                         double NeuronContribution::* value, Series::Mark mark) {
-      Series series{name, counting(from.size(), 1), {}, chart.series.size(), mark};
-      for (const NeuronContribution& c : from) series.y.push_back(c.*value);
-      chart.series.push_back(std::move(series));
-    };
-    add("gated activation", sink.candidates, &NeuronContribution::gated, Series::Mark::line);
-    add("gate alone", sink.by_gate.candidates, &NeuronContribution::gate, Series::Mark::line);
-    add("residual, this one ablated", sink.candidates, &NeuronContribution::norm_ablated,
-        Series::Mark::dots);
-    figure.plots.push_back(std::move(chart));
+    figure.plots.push_back(neurons_chart(sink, "by gated activation", "gated activation", sink.candidates,
+                                         &NeuronContribution::gated));
+    figure.plots.push_back(neurons_chart(sink, "by the gate alone", "gate alone", sink.by_gate.candidates,
+                                         &NeuronContribution::gate));
   }
   return figure;
 }
@@ -98,6 +105,15 @@ Section sinks_section(const PageContext& context) {
   return section;
 }
 
+/// The least that is left when one of the candidates that were not kept is ablated.
+std::string strongest_other(const SinkLayer& sink) {
+  double least = INFINITY;
+  for (const NeuronContribution& c : sink.candidates)
+    if (std::find(sink.neurons.begin(), sink.neurons.end(), c.neuron) == sink.neurons.end())
+      least = std::min(least, c.norm_ablated);
+  return std::isfinite(least) ? "stays at " + plain(least) + " or more" : "";
+}
+
 std::string times(double ratio) { return plain(ratio) + " times"; }
 
 Finding sink_finding(const PageContext& context) {
@@ -114,24 +130,29 @@ Finding sink_finding(const PageContext& context) {
   }
   std::vector<std::string> parts;
   for (const SinkLayer& sink : results.sinks)
-    parts.push_back("after layer " + std::to_string(sink.layer) + " its norm is " +
+    parts.push_back("after layer " + std::to_string(sink.layer) + " the norm is " +
                     plain(sink.norm_first) + ", " + times(sink.norm_first / sink.norm_typical) +
                     " that of ordinary tokens (" + plain(sink.norm_typical) + ")");
-  finding.answer = "Yes: " + joined_text(parts) + ".";
+  finding.answer = "Yes, the lone " + context.token_text(context.stimuli().sink.lone[0]) + ": " +
+                   joined_text(parts) + ".";
   return finding;
 }
 
 Finding neurons_finding(const PageContext& context) {
-  std::vector<std::string> parts;
-  for (const SinkLayer& sink : context.results.sinks)
+  std::vector<std::string> parts, others;
+  for (const SinkLayer& sink : context.results.sinks) {
+    if (const std::string other = strongest_other(sink); !other.empty())
+      others.push_back("layer " + std::to_string(sink.layer) + " " + other);
     parts.push_back(std::string(sink.neurons.size() == 1 ? "neuron " : "neurons ") +
                     list_text(sink.neurons) + " of layer " + std::to_string(sink.layer) +
                     " (without them the norm falls from " + plain(sink.norm_first) + " to " +
                     plain(sink.norm_ablated) + ")");
+  }
   return {"Which neurons do it?", sentence(joined_text(parts)),
           "The fewest of the ten strongest whose zero-ablation takes the MLP's output below a "
           "quarter and the residual below a half.",
-          "sinks"};
+          "sinks",
+          others.empty() ? "" : "the other strongest neurons, each switched off alone: " + joined_text(others) + "."};
 }
 
 }  // namespace

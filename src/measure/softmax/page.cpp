@@ -33,12 +33,12 @@ Section softmax_section(const PageContext& context) {
                    other.norms.resid_typical, 1, Series::Mark::dashed}};
   Figure figure{"softmax_one", "The same weights with " + there,
                 "softmax_1(x)_i = exp(x_i) / (1 + sum_j exp(x_j)) in every layer.",
-                "sinkref report --model " + context.model() + " --softmax one --out DIR",
+                context.report_command(other.softmax == Softmax::one ? " --softmax one" : ""),
                 {norms}};
   const RepeatRun* run = results.run_of(other.run.word, other.run.condition, false);
   for (const SinkLayer& sink : results.sinks) {
     if (run == nullptr) break;
-    LineChart chart{"Layer " + std::to_string(sink.layer) + ", \"" + other.run.word + "\" repeated",
+    LineChart chart{"Layer " + std::to_string(sink.layer) + ", \"" + other.run.word + "\" " + after_text(other.run.condition),
                     {"repeats", true}, {"residual norm", true}, {}, {}};
     const size_t layer = sink.layer;
     chart.series = {{here, counting(run->norms[layer].size(), 1), run->norms[layer], 0,
@@ -66,7 +66,7 @@ Finding softmax_finding(const PageContext& context) {
               plain(largest(other.norms.resid_first)) + " instead of " +
               plain(largest(results.norms.resid_first)) + ", and " +
               percent(other.metric.percent / 100) + " of the heads park on position 0 instead of " +
-              percent(results.get<Definitions>().metrics[0].percent / 100) + ".",
+              percent(results.get<Definitions>().metrics[0].percent / 100) + " (ordinary text).",
           "A what-if without training: softmax_1 adds 1 to the denominator of every attention.",
           "softmax"};
 }

@@ -18,6 +18,7 @@ struct SoftmaxWhatIf {
 };
 
 void measure_softmax(const Experiment& experiment, Results& results);
+double softmax_work(const Experiment& experiment, const Results& results);
 void softmax_json(const Experiment&, const Results& results, bool with_curves,
                   nlohmann::ordered_json& j);
 void softmax_page(const PageContext& context, Page& page);
