@@ -6,6 +6,8 @@
 
 #include "base/threads.h"
 #include "certify/ball_forward.h"
+#include "certify/claims.h"
+#include "certify/cost.h"
 #include "certify/exact_product.h"
 #include "certify/rounding.h"
 #include "sinkref/error.h"
@@ -16,9 +18,8 @@ namespace sinkref {
 namespace {
 
 // Balls lose about as many bits in each block, whatever the precision; these hold for trained models.
-constexpr double bits_per_block = 20.5;
-constexpr long bits_at_the_end = 64;  // 24 of fp32, the rest so that no boundary is hit
 constexpr size_t most_attempts = 6;
+constexpr double head_share = 0.15;  // of a run's time, about, that the logits take
 
 /// Collects one run's tensors.
 class Collector {
@@ -111,17 +112,14 @@ class Collector {
   std::vector<Ball> radii_;
 };
 
+/// The blocks that have to be run for the tensors and the claims.
 size_t depth_of(const CertifyRequest& request, const ModelConfig& config) {
+  const Claims claims(request.claims, request.claims_file, config, request.tokens.size());
   size_t depth = 0;
-  for (const Hook hook : request.hooks) depth = std::max(depth, blocks_needed(hook, config.layers));
+  for (const std::vector<Hook>& hooks : {request.hooks, claims.hooks(false), claims.hooks(true)})
+    for (const Hook hook : hooks) depth = std::max(depth, blocks_needed(hook, config.layers));
   return depth;
 }
-
-bool wants_logits(const CertifyRequest& request) {
-  return std::find(request.hooks.begin(), request.hooks.end(), Hook{HookPoint::Logits, 0}) != request.hooks.end();
-}
-
-long first_guess(size_t depth) { return bits_at_the_end + std::lround(bits_per_block * static_cast<double>(depth)); }
 
 /// Judges from the blocks that are done whether the bits will last.
 class Growth {
@@ -130,9 +128,10 @@ class Growth {
 
   void block(size_t layer, long left) {
     const double used = static_cast<double>(bits_ - left), done = static_cast<double>(layer + 1);
-    needed_ = static_cast<long>(used + used / done * (static_cast<double>(depth_) - done)) + bits_at_the_end;
-    // After a few blocks the rate is known; what is far too little is not carried to the end.
-    if (!fixed_ && layer >= 3 && layer + 1 < depth_ && needed_ > bits_ + bits_at_the_end / 2) throw TooFewBits();
+    const double more = used / done * (static_cast<double>(depth_) - done);
+    needed_ = static_cast<long>(used + more) + bits_at_the_end;
+    // After a few blocks the rate is known (it falls a little): what is far too little is not carried to the end.
+    if (!fixed_ && layer >= 3 && 0.85 * more > static_cast<double>(left)) throw TooFewBits();
   }
   /// The precision to begin again with.
   long next() const { return std::max(needed_, bits_ + bits_ / 4); }
@@ -145,68 +144,89 @@ class Growth {
 
 }  // namespace
 
-const char* proof_name(Proof proof) {
-  switch (proof) {
-    case Proof::proved: return "proved";
-    case Proof::disproved: return "disproved";
-    case Proof::undecided: return "undecided";
+void require_certify() {}
+
+namespace {
+
+/// One attempt with so many bits: the run as asked for, and the original one if a claim speaks of it.
+Certificate attempt(const Model& model, const CertifyRequest& request, long bits, Growth& growth) {
+  const ModelConfig& config = model.config();
+  Certificate certificate;
+  certificate.bits = static_cast<size_t>(bits);
+  Collector collector(config, request, certificate);
+  Claims claims(request.claims, request.claims_file, config, request.tokens.size());
+  const auto one_run = [&](const BallRun& run, bool original, std::vector<Hook> hooks, double from, double to) {
+    size_t depth = 0;
+    for (const Hook hook : hooks) depth = std::max(depth, blocks_needed(hook, config.layers));
+    const bool logits = std::find(hooks.begin(), hooks.end(), Hook{HookPoint::Logits, 0}) != hooks.end();
+    const double head = logits ? head_share : 0;
+    const auto report = [&](double share) {
+      if (request.progress) request.progress(from + (to - from) * share, std::to_string(bits) + " bits");
+    };
+    const BallProgress progress{
+        [&](size_t layer, long left) {
+          report((1 - head) * static_cast<double>(layer + 1) / static_cast<double>(depth));
+          growth.block(layer, left);
+        },
+        [&](size_t rows, size_t all) { report(1 - head + head * static_cast<double>(rows) / static_cast<double>(all)); }};
+    run_balls(model, run, bits, depth, logits,
+              [&](Hook hook, size_t h, size_t first, const Matrix<Ball>& values) {
+                if (!original) collector.see(hook, h, first, values);
+                claims.see(original, hook, h, first, values);
+              },
+              progress);
+  };
+  const std::vector<Hook> of_original = claims.hooks(true);
+  const double half = of_original.empty() ? 1 : 0.5;
+  std::vector<Hook> hooks = claims.hooks(false);
+  hooks.insert(hooks.end(), request.hooks.begin(), request.hooks.end());
+  if (!hooks.empty()) one_run(request, false, hooks, 0, half);
+  if (!of_original.empty()) {
+    BallRun original = request;
+    original.patch.clear();
+    original.ablation.clear();
+    one_run(original, true, of_original, half, 1);
   }
-  throw std::logic_error("there is no such proof");
+  collector.finish();
+  Ball::precision = bits;
+  certificate.claims = claims.results();
+  return certificate;
 }
 
-void require_certify() {}
+size_t open_questions(const Certificate& certificate) {
+  return certificate.undecided + static_cast<size_t>(std::count_if(certificate.claims.begin(), certificate.claims.end(),
+                                                                   [](const ClaimResult& claim) {
+                                                                     return claim.proof == Proof::undecided;
+                                                                   }));
+}
+
+}  // namespace
 
 Certificate certify(const Model& model, const CertifyRequest& request) {
   const ModelConfig& config = model.config();
   check_tokens(model, request.tokens);
   set_product_kernel(request.kernel);
   const size_t depth = depth_of(request, config);
-  const bool logits = wants_logits(request);
   model.weights_sha256(depth);  // reads them all, and refuses what is no number
-  long bits = request.bits ? static_cast<long>(*request.bits) : first_guess(depth);
-  const double head_share = logits ? 0.15 : 0;
+  long bits = request.bits ? static_cast<long>(*request.bits) : bits_needed(depth);
   std::optional<Certificate> best;
-  for (size_t attempt = 1;; ++attempt) {
-    Certificate certificate;
-    certificate.bits = static_cast<size_t>(bits);
-    Collector collector(config, request, certificate);
+  for (size_t count = 1;; ++count) {
     Growth growth(bits, depth, request.bits.has_value());
-    const auto report = [&](double share) {
-      if (request.progress) request.progress(share, std::to_string(bits) + " bits");
-    };
     try {
-      run_balls(model, request, bits, depth, logits,
-                [&](Hook hook, size_t head, size_t first, const Matrix<Ball>& values) {
-                  collector.see(hook, head, first, values);
-                },
-                {[&](size_t layer, long left) {
-                   report((1 - head_share) * static_cast<double>(layer + 1) / static_cast<double>(depth));
-                   growth.block(layer, left);
-                 },
-                 [&](size_t rows, size_t all) {
-                   report(1 - head_share + head_share * static_cast<double>(rows) / static_cast<double>(all));
-                 }});
+      Certificate certificate = attempt(model, request, bits, growth);
+      // More bits do not decide what lies halfway between two numbers of fp32: one more attempt shows that.
+      const bool last = open_questions(certificate) == 0 || request.bits || count >= most_attempts ||
+                        (best && open_questions(certificate) == open_questions(*best));
+      best = std::move(certificate);
+      if (last) return std::move(*best);
+      bits += bits_at_the_end;
     } catch (const TooFewBits&) {
-      if (request.bits || attempt == most_attempts)
+      if (request.bits || count == most_attempts)
         refuse("certify", std::to_string(bits) + " bits do not last to the end of the model, expected more",
                request.bits ? "leave --bits out" : "give a larger --bits");
       bits = growth.next();
-      continue;
     }
-    collector.finish();
-    const bool enough = certificate.undecided == 0 || request.bits || attempt >= most_attempts;
-    // More bits do not decide what lies halfway between two numbers of fp32: once is enough to see that.
-    const bool stuck = best && certificate.undecided == best->undecided;
-    best = std::move(certificate);
-    if (enough || stuck) return std::move(*best);
-    bits += bits_at_the_end;
   }
-}
-
-CertifyCost certify_cost(const ModelConfig& config, const CertifyRequest& request) {
-  (void)config;
-  (void)request;
-  return {0, 0};
 }
 
 }  // namespace sinkref

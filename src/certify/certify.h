@@ -58,13 +58,6 @@ struct Certificate {
 /// certified.
 Certificate certify(const Model& model, const CertifyRequest& request);
 
-/// What a run will take: from its sizes, before it begins.
-struct CertifyCost {
-  double seconds;
-  double bytes;  ///< beside the weights
-};
-CertifyCost certify_cost(const ModelConfig& config, const CertifyRequest& request);
-
 /// Throws InputError where this build cannot certify.
 void require_certify();
 

@@ -43,7 +43,9 @@ constexpr double worst_relative_radius = -10;  // log2; beyond, nothing can be l
 constexpr long largest_exponent = 1L << 40;
 constexpr size_t most_digit_rows = 2048;       // of x at a time
 constexpr size_t panel_bytes = size_t{48} << 20;
-constexpr size_t block_rows = 16, block_outputs = 128;  // of attention's products, so that they stay in the cache
+// Attention's products in pieces that stay in the cache: rows of x, of w, and terms.
+constexpr size_t block_rows = 32, block_outputs = 64, block_terms = 128;
+constexpr size_t most_digits = 127;  // of attention's rows, so that their places fit int64
 
 const Kernels<double>* product_kernels = nullptr;
 
@@ -194,6 +196,16 @@ StoredMatrix as_matrix(const float* w, size_t outputs, size_t terms) {
   return matrix;
 }
 
+/// The int64 of an integer of at most 2^53, or of another number something else: in two halves of which fp64's own bits
+/// are the integer, since the conversion has no vector instruction before AVX-512.
+int64_t to_integer(double x) {
+  constexpr double rounder = 0x1.8p52;
+  const double high = x * 0x1p-22 + rounder;
+  const double low = (x - (high - rounder) * 0x1p22) + rounder;
+  const int64_t zero = std::bit_cast<int64_t>(rounder);
+  return ((std::bit_cast<int64_t>(high) - zero) << 22) + (std::bit_cast<int64_t>(low) - zero);
+}
+
 // --- 3: the middle ----------------------------------------------------------------------------------------------
 
 /// middle = 2^unit · Σₛ place(s) · 2^(digit_bits · s), s < places, where |place(s)| < 2^62.
@@ -228,9 +240,9 @@ void carry(size_t places, long digit_bits, const Place& place, long unit, std::v
 }
 
 /// radius += integer · 2^unit
-void add_radius(double integer, long unit, mag_t radius) {
+void add_radius(uint64_t integer, long unit, mag_t radius) {
   Magnitude more;
-  mag_set_ui_2exp_si(more.get(), static_cast<ulong>(integer), unit);
+  mag_set_ui_2exp_si(more.get(), integer, unit);
   mag_add(radius, radius, more.get());
 }
 
@@ -366,18 +378,13 @@ void checked_product(const double* x, size_t rows, size_t terms, const float* w,
   // Unsigned: modulo 2^64.
   std::vector<uint64_t> column(terms, 0);
   for (size_t n = 0; n < outputs; ++n)
-    for (size_t i = 0; i < terms; ++i) column[i] += static_cast<uint64_t>(static_cast<int64_t>(w[n * terms + i]));
+    for (size_t i = 0; i < terms; ++i) column[i] += static_cast<uint64_t>(int64_t{static_cast<int32_t>(w[n * terms + i])});
   parallel_for(rows, [&](size_t r) {
     uint64_t expected = 0, found = 0;
     for (size_t i = 0; i < terms; ++i)
-      expected += static_cast<uint64_t>(static_cast<int64_t>(x[r * terms + i])) * column[i];
-    bool in_range = true;
-    for (size_t n = 0; n < outputs; ++n) {
-      const double sum = y[r * outputs + n];
-      in_range = in_range && std::fabs(sum) <= 0x1p53;  // false for NaN
-      found += in_range ? static_cast<uint64_t>(static_cast<int64_t>(sum)) : 0;
-    }
-    if (!in_range || found != expected)
+      expected += static_cast<uint64_t>(int64_t{static_cast<int32_t>(x[r * terms + i])}) * column[i];
+    for (size_t n = 0; n < outputs; ++n) found += static_cast<uint64_t>(to_integer(y[r * outputs + n]));
+    if (found != expected)
       throw std::logic_error(std::string("the products of kernel ") + kernels.name +
                              " are not exact sums of integers; nothing they give can be certified");
   });
@@ -423,12 +430,12 @@ Matrix<Ball> definition::linear(const Matrix<Ball>& x, const StoredMatrix& w, st
             int64_t sum = 0;
             for (size_t g = 0; g < panel.count && g <= s; ++g)
               if (s - g < cuts.count[r])
-                sum += static_cast<int64_t>(sums[(g * total + cuts.first[r] + s - g) * outputs + j]);
+                sum += to_integer(sums[(g * total + cuts.first[r] + s - g) * outputs + j]);
             return sum;
           };
           carry(cuts.count[r] + panel.count - 1, digit_bits, place, cuts.unit[r] + panel.unit[j], limbs, arb_midref(out));
           mag_zero(arb_radref(out));
-          add_radius(errors[r * outputs + j], cuts.error_unit[r] + panel.unit[j] + panel.magnitude_shift, arb_radref(out));
+          add_radius(static_cast<uint64_t>(errors[r * outputs + j]), cuts.error_unit[r] + panel.unit[j] + panel.magnitude_shift, arb_radref(out));
           if (b.empty()) arb_set_round(out, out, Ball::precision);
           else arb_add(out, out, Ball(static_cast<double>(b[n + j])).get(), Ball::precision);
         }
@@ -442,43 +449,136 @@ Matrix<Ball> definition::linear(const Matrix<Ball>& x, const StoredMatrix& w, st
 
 namespace {
 
-/// Rows of balls, all cut into equally many digits: digit a of row r, element i is digits[(a·rows + r)·cols + i].
+/// Rows of balls, all cut into equally many digits. The terms come in blocks of block_terms: what belongs to the terms
+/// [begin, end) of all rows lies together, digit by digit and row by row.
 template <class T>
 struct EvenRows {
-  size_t rows, cols, count = 1;
+  size_t first = 0, rows = 0, cols = 0;  ///< rows [first, first + rows) of a table
+  size_t count = 1;                      ///< digits
+  long bits = 1;                         ///< that are worth reading of the best row
+  size_t begin = 0, end = 0;             ///< the columns outside which all is zero
   std::vector<long> unit, error_unit, magnitude_unit;
   Lines<T> digits, errors, magnitudes;
+
+  size_t width(size_t block) const { return std::min(block_terms, cols - block); }
+  const T* digit(size_t block, size_t a) const { return &digits[count * rows * block + a * rows * width(block)]; }
+  const T* of_block(const Lines<T>& values, size_t block) const { return &values[rows * block]; }
+
+  EvenRows() = default;
+  /// `magnitudes` bound the middles, with `with_radius` the whole balls.
+  EvenRows(const BallTable& x, size_t first, size_t rows, long digit_bits, bool with_radius);
+
+ private:
+  void cut_row(const BallTable& x, size_t r, long top, long digit_bits, bool with_radius);
 };
 
-/// `magnitudes` bound the middles, with `with_radius` the whole balls.
 template <class T>
-EvenRows<T> cut_evenly(const BallTable& x, size_t begin, size_t rows, long digit_bits, bool with_radius, long& bits) {
-  EvenRows<T> cuts{rows, x.cols, 1, std::vector<long>(rows), std::vector<long>(rows), std::vector<long>(rows), {}, {}, {}};
+EvenRows<T>::EvenRows(const BallTable& x, size_t first, size_t rows, long digit_bits, bool with_radius)
+    : first(first), rows(rows), cols(x.cols), begin(x.cols), unit(rows), error_unit(rows), magnitude_unit(rows) {
   std::vector<Reach> reach(rows);
-  parallel_for(rows, [&](size_t r) { reach[r] = reach_of(&x.entries[(begin + r) * x.cols], x.cols); });
-  bits = 1;
-  for (const Reach& of_row : reach) bits = std::max(bits, of_row.bits);
-  cuts.count = static_cast<size_t>(ceil_div(bits, digit_bits));
-  cuts.digits.resize(cuts.count * rows * x.cols);
-  cuts.errors.resize(rows * x.cols);
-  cuts.magnitudes.resize(rows * x.cols);
+  for (size_t r = 0; r < rows; ++r) {
+    reach[r] = reach_of(&x.entries[(first + r) * cols], cols);
+    bits = std::max(bits, reach[r].bits);
+    for (size_t i = 0; i < cols; ++i)
+      if (x.at(first + r, i) != nullptr) {
+        begin = std::min(begin, i);
+        end = std::max(end, i + 1);
+      }
+  }
+  count = static_cast<size_t>(ceil_div(bits, digit_bits));
+  if (count > most_digits) throw std::logic_error("balls of more bits than attention's products are made for");
+  digits.resize(count * rows * cols);
+  errors.resize(rows * cols);
+  magnitudes.resize(rows * cols);
+  for (size_t r = 0; r < rows; ++r) cut_row(x, r, reach[r].top, digit_bits, with_radius);
+}
+
+template <class T>
+void EvenRows<T>::cut_row(const BallTable& x, size_t r, long top, long digit_bits, bool with_radius) {
   const Ball zero;
-  parallel_for(rows, [&](size_t r) {
-    cuts.unit[r] = reach[r].top - static_cast<long>(cuts.count) * digit_bits;
-    std::vector<Magnitude> errors(x.cols), magnitudes(x.cols);
-    for (size_t i = 0; i < x.cols; ++i) {
-      const Ball* entry = x.at(begin + r, i);
-      const Ball& value = entry == nullptr ? zero : *entry;
-      const bool inexact =
-          cut(value.middle(), cuts.unit[r], cuts.count, digit_bits, &cuts.digits[r * x.cols + i], rows * x.cols);
-      add_error(value, inexact, cuts.unit[r], errors[i]);
-      arf_get_mag(magnitudes[i].get(), value.middle());
-      if (with_radius) mag_add(magnitudes[i].get(), magnitudes[i].get(), errors[i].get());
+  unit[r] = top - static_cast<long>(count) * digit_bits;
+  std::vector<Magnitude> error(cols), magnitude(cols);
+  std::vector<T> integers(cols);
+  const auto store = [&](Lines<T>& into) {
+    for (size_t i = 0; i < cols; ++i) {
+      const size_t block = i / block_terms * block_terms;
+      into[rows * block + r * width(block) + i - block] = integers[i];
     }
-    cuts.error_unit[r] = round_up(errors, digit_bits, &cuts.errors[r * x.cols]);
-    cuts.magnitude_unit[r] = round_up(magnitudes, digit_bits, &cuts.magnitudes[r * x.cols]);
-  });
-  return cuts;
+  };
+  for (size_t i = 0; i < cols; ++i) {
+    const Ball* entry = x.at(first + r, i);
+    const Ball& value = entry == nullptr ? zero : *entry;
+    const size_t block = i / block_terms * block_terms;
+    T* at = &digits[count * rows * block + r * width(block) + i - block];
+    const bool inexact = cut(value.middle(), unit[r], count, digit_bits, at, rows * width(block));
+    add_error(value, inexact, unit[r], error[i]);
+    arf_get_mag(magnitude[i].get(), value.middle());
+    if (with_radius) mag_add(magnitude[i].get(), magnitude[i].get(), error[i].get());
+  }
+  error_unit[r] = round_up(error, digit_bits, integers.data());
+  store(errors);
+  magnitude_unit[r] = round_up(magnitude, digit_bits, integers.data());
+  store(magnitudes);
+}
+
+/// One piece of the outputs, (rows of a, rows of b), summed up over the blocks of terms.
+struct Piece {
+  const EvenRows<double>& a;
+  const EvenRows<float>& b;
+  long digit_bits;
+  size_t first_place;                  ///< s₀: places below are left off
+  size_t places;
+  std::vector<int64_t> place;          ///< (places, rows of a, rows of b)
+  std::vector<uint64_t> w_error, x_error;  ///< of each output, in their units
+
+  Piece(const EvenRows<double>& a, const EvenRows<float>& b, long digit_bits) : a(a), b(b), digit_bits(digit_bits) {
+    const auto all = static_cast<long>(a.count + b.count - 1);
+    // What lies below the reach of the worse of the two sides is noise.
+    const long keep = std::min(a.bits, b.bits) + 2 * guard_bits + ceil_log2(a.cols) + ceil_log2(a.count);
+    first_place = static_cast<size_t>(std::clamp((all + 1) - ceil_div(keep, digit_bits) - 1, 0L, all - 1));
+    places = static_cast<size_t>(all) - first_place;
+    place.assign(places * area(), 0);
+    w_error.assign(area(), 0);
+    x_error.assign(area(), 0);
+  }
+  size_t area() const { return a.rows * b.rows; }
+  void add_terms(size_t block);
+  Ball sum(size_t p, size_t n, std::vector<mp_limb_t>& limbs) const;
+};
+
+void Piece::add_terms(size_t block) {
+  const size_t terms = a.width(block);
+  Lines<double> sums;
+  sums.resize(a.count * area());
+  for (size_t j = 0; j < b.count; ++j) {
+    const size_t first = first_place > j ? first_place - j : 0;
+    if (first >= a.count) continue;
+    const size_t rows = (a.count - first) * a.rows;
+    checked_product(a.digit(block, first), rows, terms, b.digit(block, j), b.rows, sums.data(), kernels());
+    int64_t* into = &place[(first + j - first_place) * area()];
+    for (size_t k = 0; k < rows * b.rows; ++k) into[k] += to_integer(sums[k]);
+  }
+  const auto add_errors = [&](const Lines<double>& x, const Lines<float>& w, std::vector<uint64_t>& into) {
+    checked_product(a.of_block(x, block), a.rows, terms, b.of_block(w, block), b.rows, sums.data(), kernels());
+    for (size_t k = 0; k < area(); ++k) into[k] += static_cast<uint64_t>(to_integer(sums[k]));
+  };
+  add_errors(a.magnitudes, b.errors, w_error);
+  add_errors(a.errors, b.magnitudes, x_error);
+}
+
+Ball Piece::sum(size_t p, size_t n, std::vector<mp_limb_t>& limbs) const {
+  const size_t at = p * b.rows + n;
+  const long unit = a.unit[p] + b.unit[n];
+  Ball y;
+  carry(places, digit_bits, [&](size_t s) { return place[s * area() + at]; },
+        unit + static_cast<long>(first_place) * digit_bits, limbs, arb_midref(y.get()));
+  mag_ptr radius = arb_radref(y.get());
+  add_radius(w_error[at], a.magnitude_unit[p] + b.error_unit[n], radius);
+  add_radius(x_error[at], a.error_unit[p] + b.magnitude_unit[n], radius);
+  if (first_place > 0)
+    add_radius(2 * first_place * a.cols, unit + static_cast<long>(first_place + 1) * digit_bits, radius);
+  arb_set_round(y.get(), y.get(), Ball::precision);
+  return y;
 }
 
 }  // namespace
@@ -486,78 +586,34 @@ EvenRows<T> cut_evenly(const BallTable& x, size_t begin, size_t rows, long digit
 void exact_chains(const BallTable& x, const BallTable& w, const std::vector<Visible>& wanted,
                   const std::function<void(size_t p, size_t n, const Ball& sum)>& put) {
   const size_t terms = x.cols;
-  const long digit_bits = std::min(widest_digit, (bits_of_double - ceil_log2(terms)) / 2);
-  require_exact_sums(terms, digit_bits, digit_bits);
-  struct Block {
-    size_t begin;
-    long bits;
-    EvenRows<double> cuts;
-  };
-  std::vector<Block> left(ceil_div(x.rows, block_rows));
-  struct Panel {
-    size_t begin;
-    long bits;
-    EvenRows<float> cuts;
-  };
-  std::vector<Panel> right(ceil_div(w.rows, block_outputs));
-  parallel_for(left.size(), [&](size_t k) {
-    Block& block = left[k];
-    block.begin = k * block_rows;
-    block.cuts = cut_evenly<double>(x, block.begin, std::min(block_rows, x.rows - block.begin), digit_bits, false, block.bits);
-  });
-  parallel_for(right.size(), [&](size_t k) {
-    Panel& panel = right[k];
-    panel.begin = k * block_outputs;
-    panel.cuts = cut_evenly<float>(w, panel.begin, std::min(block_outputs, w.rows - panel.begin), digit_bits, true, panel.bits);
+  // The sums of one block fit fp64, those of all blocks and digits int64.
+  const long digit_bits = std::min({widest_digit, (bits_of_double - ceil_log2(std::min(terms, block_terms))) / 2,
+                                    (62 - ceil_log2(most_digits) - ceil_log2(terms)) / 2});
+  require_exact_sums(std::min(terms, block_terms), digit_bits, digit_bits);
+  std::vector<EvenRows<double>> left(ceil_div(x.rows, block_rows));
+  std::vector<EvenRows<float>> right(ceil_div(w.rows, block_outputs));
+  parallel_for(left.size() + right.size(), [&](size_t k) {
+    if (k < left.size()) {
+      const size_t first = k * block_rows;
+      left[k] = EvenRows<double>(x, first, std::min(block_rows, x.rows - first), digit_bits, false);
+    } else {
+      const size_t first = (k - left.size()) * block_outputs;
+      right[k - left.size()] = EvenRows<float>(w, first, std::min(block_outputs, w.rows - first), digit_bits, true);
+    }
   });
   parallel_for(left.size() * right.size(), [&](size_t task) {
-    const Block& block = left[task / right.size()];
-    const Panel& panel = right[task % right.size()];
-    const EvenRows<double>& a = block.cuts;
-    const EvenRows<float>& b = panel.cuts;
+    const EvenRows<double>& a = left[task / right.size()];
+    const EvenRows<float>& b = right[task % right.size()];
     bool any = false;
     for (size_t p = 0; p < a.rows; ++p)
-      any = any || (wanted[block.begin + p].begin < panel.begin + b.rows && panel.begin < wanted[block.begin + p].end);
+      any = any || (wanted[a.first + p].begin < b.first + b.rows && b.first < wanted[a.first + p].end);
     if (!any) return;
-    // Places that lie below what the worse of the two sides knows are left off.
-    const long top = static_cast<long>(a.count + b.count) * digit_bits;
-    const long keep = std::min(block.bits, panel.bits) + 2 * guard_bits + ceil_log2(terms) + ceil_log2(a.count);
-    const size_t all = a.count + b.count - 1;
-    const size_t first_place = static_cast<size_t>(std::clamp((top - keep) / digit_bits - 1, 0L, static_cast<long>(all) - 1));
-    const size_t places = all - first_place, area = a.rows * b.rows;
-    std::vector<int64_t> place(places * area, 0);
-    Lines<double> sums;
-    sums.resize(a.count * area);
-    for (size_t j = 0; j < b.count; ++j) {
-      const size_t first = first_place > j ? first_place - j : 0;
-      if (first >= a.count) continue;
-      const size_t rows = (a.count - first) * a.rows;
-      checked_product(&a.digits[first * a.rows * terms], rows, terms, &b.digits[j * b.rows * terms], b.rows, sums.data(), kernels());
-      int64_t* into = &place[(first + j - first_place) * area];
-      for (size_t k = 0; k < rows * b.rows; ++k) into[k] += static_cast<int64_t>(sums[k]);
-    }
-    Lines<double> error_of_w, error_of_x;
-    error_of_w.resize(area);
-    error_of_x.resize(area);
-    checked_product(a.magnitudes.data(), a.rows, terms, b.errors.data(), b.rows, error_of_w.data(), kernels());
-    checked_product(a.errors.data(), a.rows, terms, b.magnitudes.data(), b.rows, error_of_x.data(), kernels());
+    Piece piece(a, b, digit_bits);
+    for (size_t block = a.begin / block_terms * block_terms; block < a.end; block += block_terms) piece.add_terms(block);
     std::vector<mp_limb_t> limbs;
     for (size_t p = 0; p < a.rows; ++p)
-      for (size_t n = 0; n < b.rows; ++n) {
-        if (!wanted[block.begin + p].holds(panel.begin + n)) continue;
-        const size_t at = p * b.rows + n;
-        const long unit = a.unit[p] + b.unit[n];
-        Ball sum;
-        carry(places, digit_bits, [&](size_t s) { return place[s * area + at]; },
-              unit + static_cast<long>(first_place) * digit_bits, limbs, arb_midref(sum.get()));
-        mag_ptr radius = arb_radref(sum.get());
-        add_radius(error_of_w[at], a.magnitude_unit[p] + b.error_unit[n], radius);
-        add_radius(error_of_x[at], a.error_unit[p] + b.magnitude_unit[n], radius);
-        if (first_place > 0)
-          add_radius(static_cast<double>(2 * first_place * terms), unit + static_cast<long>(first_place + 1) * digit_bits, radius);
-        arb_set_round(sum.get(), sum.get(), Ball::precision);
-        put(block.begin + p, panel.begin + n, sum);
-      }
+      for (size_t n = 0; n < b.rows; ++n)
+        if (wanted[a.first + p].holds(b.first + n)) put(a.first + p, b.first + n, piece.sum(p, n, limbs));
   });
 }
 

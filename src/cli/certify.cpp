@@ -6,9 +6,13 @@
 
 #include <algorithm>
 #include <chrono>
+#include <fstream>
 #include <iostream>
+#include <limits>
 
 #include "base/output_file.h"
+#include "base/sha256.h"
+#include "certify/cost.h"
 #include "cli/commands.h"
 #include "cli/inputs.h"
 #include "cli/output.h"
@@ -71,6 +75,38 @@ CertifyRequest request_of(const CertifyCommand& options, const Model& model, std
   return request;
 }
 
+/// Bytes that the system can give; without limit where it does not say.
+double available_memory() {
+  std::ifstream info("/proc/meminfo");
+  for (std::string name, unit; info >> name;) {
+    double kilobytes = 0;
+    info >> kilobytes;
+    std::getline(info, unit);
+    if (name == "MemAvailable:") return kilobytes * 1024;
+  }
+  return std::numeric_limits<double>::infinity();
+}
+
+std::string duration_text(double seconds) {
+  const auto whole = [](double x) { return std::to_string(static_cast<long>(x + 1)); };
+  if (seconds < 120) return whole(seconds) + " s";
+  return seconds < 7200 ? whole(seconds / 60) + " minutes" : whole(seconds / 3600) + " hours";
+}
+
+/// Out of reach is said before the run, not after hours of it.
+void require_reach(const CertifyCost& cost, bool at_any_cost) {
+  constexpr double longest = 3600;
+  const double free = available_memory();
+  const std::string estimate = "it will take about " + duration_text(cost.seconds) + " and " +
+                               std::to_string(static_cast<long>(cost.bytes / 1e6) + 1) + " MB beside the weights";
+  if (at_any_cost || (cost.seconds <= longest && cost.bytes <= free)) {
+    if (cost.seconds > 10) say(estimate);
+    return;
+  }
+  refuse("certify", estimate + ", expected at most an hour and " + std::to_string(static_cast<long>(free / 1e6)) + " MB",
+         "take fewer tokens or hooks, or say --at-any-cost");
+}
+
 /// One line that is written again and again: how far, and the seconds that are left.
 std::function<void(double, const std::string&)> bar() {
   if (!isatty(2)) return {};
@@ -103,6 +139,17 @@ ordered_json claims_json(const Certificate& certificate) {
   for (const ClaimResult& claim : certificate.claims)
     all.push_back({{"claim", claim.text}, {"verdict", proof_name(claim.proof)}, {"left", claim.left}, {"right", claim.right}});
   return all;
+}
+
+/// Of the certificate and of all that lies behind the file's header: what a flipped bit changes.
+std::string certified_sha256(const std::string& certified, const std::vector<int>& tokens, const Certificate& certificate) {
+  Sha256 sha;
+  sha.update(certified.data(), certified.size());
+  const std::vector<int64_t> ids(tokens.begin(), tokens.end());
+  sha.update(ids.data(), ids.size() * sizeof(int64_t));
+  for (const CertifiedTensor& tensor : certificate.tensors)
+    for (const Matrix<float>& values : tensor.values) sha.update(values.values.data(), values.values.size() * sizeof(float));
+  return sha.finish();
 }
 
 /// The tensors, as a run of fp32 would have shown them.
@@ -160,6 +207,7 @@ int CertifyCommand::run() const {
   std::vector<std::string> notes;
   CertifyRequest request = request_of(*this, opened, notes);
   if (!out && !claims) throw InputError("--out is missing; expected the safetensors file to write, or --claims");
+  require_reach(certify_cost(opened.config(), request), at_any_cost);
   request.progress = bar();
   const Certificate certificate = certify(opened, request);
   const double seconds = seconds_since(begin);
@@ -174,6 +222,7 @@ int CertifyCommand::run() const {
     metadata["rope"] = rope == RopeTable::real ? "real" : "stored";
     metadata["bits"] = std::to_string(certificate.bits);
     metadata["certified"] = certified_json(certificate).dump();
+    metadata["certified_sha256"] = certified_sha256(metadata["certified"], request.tokens, certificate);
     if (!certificate.claims.empty()) metadata["claims"] = claims_json(certificate).dump();
     const std::vector<std::vector<int>> batch = {request.tokens};
     TraceWriter<float> writer(*out, force, opened.config(), request.hooks, batch, metadata);
