@@ -16,7 +16,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 build=$root/build
 venv=$build/venv
 packages=(meson ninja-build pkg-config g++ libhwy-dev libsentencepiece-dev
-  catch2 libopenblas0 nlohmann-json3-dev libpcre2-dev libssl-dev zlib1g-dev python3-venv python3-pip)
+  catch2 libopenblas0 nlohmann-json3-dev libpcre2-dev libssl-dev zlib1g-dev libflint-dev libflint-arb-dev python3-venv python3-pip)
 
 [ -z "${CI:-}" ] || packages+=(ccache)
 # What ccache has to be told to work with precompiled headers: that no source asks for the time or defines

@@ -61,16 +61,14 @@ Matrix<N> rms_norm(const Matrix<N>& x, const std::vector<float>& weight, double 
                    HookPoint normalized_hook, size_t layer, const Observe<N>& see) {
   using A = Number<N>;
   Matrix<N> scale(x.rows, 1), y(x.rows, x.cols);
-  for (size_t p = 0; p < x.rows; ++p) {
+  Loops<N>::rows(x.rows, [&](size_t p) {
     const auto squares = lane_sum<N>(0, x.cols, [&](size_t i) { return A::wide(x[p][i]) * A::wide(x[p][i]); });
     scale[p][0] = A::narrow(A::sqrt(squares / static_cast<double>(x.cols) + eps));
-  }
+  });
   scale = see(scale_hook, layer, scale);
-  for (size_t p = 0; p < x.rows; ++p)
-    for (size_t i = 0; i < x.cols; ++i) y[p][i] = x[p][i] / scale[p][0];
+  Loops<N>::rows(x.rows, [&](size_t p) { for (size_t i = 0; i < x.cols; ++i) y[p][i] = x[p][i] / scale[p][0]; });
   y = see(normalized_hook, layer, y);
-  for (size_t p = 0; p < x.rows; ++p)
-    for (size_t i = 0; i < x.cols; ++i) y[p][i] = y[p][i] * N(weight[i]);
+  Loops<N>::rows(x.rows, [&](size_t p) { for (size_t i = 0; i < x.cols; ++i) y[p][i] = y[p][i] * N(weight[i]); });
   return y;
 }
 
@@ -79,7 +77,7 @@ Matrix<N> rms_norm(const Matrix<N>& x, const std::vector<float>& weight, double 
 template <class N>
 Matrix<N> rope(Matrix<N> x, size_t first_position, std::span<const float> inv_freq) {
   const size_t half = inv_freq.size();
-  for (size_t p = 0; p < x.rows; ++p)
+  Loops<N>::rows(x.rows, [&](size_t p) {
     for (size_t i = 0; i < half; ++i) {
       const CosSin turn = cos_sin_spec(static_cast<float>(first_position + p) * inv_freq[i]);
       for (size_t head = 0; head < x.cols; head += 2 * half) {
@@ -88,6 +86,7 @@ Matrix<N> rope(Matrix<N> x, size_t first_position, std::span<const float> inv_fr
         x[p][head + half + i] = b * N(turn.cos) + a * N(turn.sin);
       }
     }
+  });
   return x;
 }
 
@@ -95,7 +94,7 @@ Matrix<N> rope(Matrix<N> x, size_t first_position, std::span<const float> inv_fr
 template <class N>
 void softmax(N* s, size_t keys, Visible seen, Softmax variant) {
   N largest = variant == Softmax::one ? N(0) : N(masked);
-  for (size_t j = seen.begin; j < seen.end; ++j) largest = largest < s[j] ? s[j] : largest;
+  for (size_t j = seen.begin; j < seen.end; ++j) largest = largest < s[j] ? centre(s[j]) : largest;
   for (size_t j = 0; j < keys; ++j) s[j] = seen.holds(j) ? Number<N>::exp(s[j] - largest) : N(0);
   auto total = lane_sum<N>(seen.begin, seen.end, [&](size_t j) { return Number<N>::wide(s[j]); });
   if (variant == Softmax::one) total = total + Number<N>::wide(Number<N>::exp(N(0) - largest));
@@ -121,22 +120,20 @@ Matrix<N> attention(const Model& model, size_t layer, const Matrix<N>& x, Past<N
   const size_t h = c.head_dim;
   const N scale = Number<N>::narrow(1.0 / Number<N>::sqrt(static_cast<double>(h)));
   const auto seen = [&](size_t p) { return visible_to(past.positions + p, c.sliding_window); };
+  const auto whole = [&](size_t) { return Visible{0, h}; };
   Matrix<N> z(x.rows, c.heads * h);  // (p, H·h)
   for (size_t head = 0; head < c.heads; ++head) {
     const size_t at_q = head * h, at_kv = head / (c.heads / c.kv_heads) * h;
-    Matrix<N> scores(x.rows, keys.rows);  // (query, key)
-    for (size_t p = 0; p < x.rows; ++p)
-      for (size_t j = 0; j < keys.rows; ++j)
-        scores[p][j] = !seen(p).holds(j) ? N(masked)
-                                         : scale * chain<N>(0, h, [&](size_t i) { return rot_q[p][at_q + i]; },
-                                                            [&](size_t i) { return keys[j][at_kv + i]; });
+    Matrix<N> scores(x.rows, keys.rows, N(masked));  // (query, key)
+    Loops<N>::chains(x.rows, seen, whole, [&](size_t p, size_t i) -> const N& { return rot_q[p][at_q + i]; },
+                     [&](size_t j, size_t i) -> const N& { return keys[j][at_kv + i]; },
+                     [&](size_t p, size_t j, const N& sum) { scores[p][j] = scale * sum; });
     Matrix<N> pattern = see(HookPoint::AttnScores, layer, scores, head);
-    for (size_t p = 0; p < x.rows; ++p) softmax(pattern[p], keys.rows, seen(p), variant);
+    Loops<N>::rows(x.rows, [&](size_t p) { softmax(pattern[p], keys.rows, seen(p), variant); });
     pattern = see(HookPoint::Pattern, layer, pattern, head);
-    for (size_t p = 0; p < x.rows; ++p)
-      for (size_t i = 0; i < h; ++i)
-        z[p][at_q + i] = chain<N>(seen(p).begin, seen(p).end, [&](size_t j) { return pattern[p][j]; },
-                                  [&](size_t j) { return values[j][at_kv + i]; });
+    Loops<N>::chains(x.rows, whole, seen, [&](size_t p, size_t j) -> const N& { return pattern[p][j]; },
+                     [&](size_t i, size_t j) -> const N& { return values[j][at_kv + i]; },
+                     [&](size_t p, size_t i, const N& sum) { z[p][at_q + i] = sum; });
   }
   z = see(HookPoint::Z, layer, z);
   return see(HookPoint::AttnOut, layer, linear(z, w.wo, w.bo));
@@ -155,8 +152,9 @@ Matrix<N> mlp(const LayerWeights& w, size_t layer, const Matrix<N>& x, const Obs
   const Matrix<N> gate = see(HookPoint::Pre, layer, linear(x, w.w_gate, w.b_gate));  // (p, m)
   const Matrix<N> up = see(HookPoint::PreLinear, layer, linear(x, w.w_up, w.b_up));  // (p, m)
   Matrix<N> post(x.rows, gate.cols);
-  for (size_t p = 0; p < x.rows; ++p)
+  Loops<N>::rows(x.rows, [&](size_t p) {
     for (size_t i = 0; i < post.cols; ++i) post[p][i] = silu(gate[p][i]) * up[p][i];
+  });
   post = see(HookPoint::Post, layer, post);
   return see(HookPoint::MlpOut, layer, linear(post, w.w_down, w.b_down));
 }

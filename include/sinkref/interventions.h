@@ -29,6 +29,8 @@ enum class PatchSite { up, gate, both, post };
 inline constexpr PatchSite patch_sites[] = {PatchSite::up, PatchSite::gate, PatchSite::both,
                                             PatchSite::post};
 const char* patch_site_name(PatchSite site);
+/// Where a patch pins its neurons.
+std::vector<HookPoint> pinned_points(PatchSite site);
 
 /// The paper's patch (section 6), on the output x of mlp.up_proj [batch, tokens, neurons]:
 /// prefill keeps v = x[:, 1, neuron] and sets x[:, 1:, neuron] = v; decode sets x[:, 0, neuron] = v.

@@ -149,6 +149,33 @@ N chain(size_t begin, size_t end, const X& x, const W& w) {
   return total;
 }
 
+/// How the page's loops run: one step after another. A number that is dear to compute may share the steps
+/// out among threads, or take many chains at once, and specialises Loops for it.
+template <class N>
+struct Loops {
+  /// f(p) for each row p of a matrix; no row reads what another writes.
+  template <class F>
+  static void rows(size_t count, const F& f) {
+    for (size_t p = 0; p < count; ++p) f(p);
+  }
+  /// put(p, n, Σ x(p, i)·w(n, i)) for each row p and the n of outputs(p): a chain over the i of terms(p).
+  template <class Outputs, class Terms, class X, class W, class Put>
+  static void chains(size_t count, const Outputs& outputs, const Terms& terms, const X& x, const W& w,
+                     const Put& put) {
+    for (size_t p = 0; p < count; ++p)
+      for (size_t n = outputs(p).begin; n < outputs(p).end; ++n)
+        put(p, n, chain<N>(terms(p).begin, terms(p).end, [&](size_t i) { return x(p, i); },
+                           [&](size_t i) { return w(n, i); }));
+  }
+};
+
+/// What softmax may subtract for x, since any number will do: of a number with a radius its middle alone,
+/// whose radius would otherwise count twice.
+template <class N>
+N centre(N x) {
+  return x;
+}
+
 /// The fixed tree over the virtual lanes of a sum: halves onto halves.
 template <class Wide>
 Wide add_lanes(std::array<Wide, sum_lanes> lane) {

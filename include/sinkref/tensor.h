@@ -82,7 +82,7 @@ struct Matrix {
   Lines<T> values;
 
   Matrix() = default;
-  Matrix(size_t rows, size_t cols) : rows(rows), cols(cols), values(rows * cols, T(0)) {}
+  Matrix(size_t rows, size_t cols, const T& value = T(0)) : rows(rows), cols(cols), values(rows * cols, value) {}
   T* row(size_t r) { return values.data() + begin_of(r); }
   const T* row(size_t r) const { return values.data() + begin_of(r); }
   T* operator[](size_t r) { return row(r); }

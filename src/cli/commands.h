@@ -17,5 +17,6 @@ std::unique_ptr<Command> make_first_layer();
 std::unique_ptr<Command> make_report();
 std::unique_ptr<Command> make_bench();
 std::unique_ptr<Command> make_eval();
+std::unique_ptr<Command> make_certify();
 
 }  // namespace sinkref::cli

@@ -48,6 +48,8 @@ const std::vector<CommandRow> commands = {
     {"trace", "run a prompt and write the tensors chosen by --hooks to a safetensors file",
      "sinkref trace --model MODEL --prompt Hello --hooks 'blocks.*.hook_resid_post' --out t.safetensors",
      cli::make_trace, hooks_text},
+    {"certify", "the real numbers that a model's activations are, correctly rounded, with the proof's radius",
+     "sinkref certify --tokens 1,5,9 --hooks 'blocks.*.hook_resid_post,logits' --out c.safetensors", cli::make_certify},
     {"verify", "where another implementation first leaves the truth by more than rounding",
      "sinkref verify --model MODEL --candidate THEIRS.safetensors", cli::make_verify},
     {"sink", "sink layers, sink neurons with the causal check, repeats needed",

@@ -32,16 +32,6 @@ std::vector<std::string_view> split(std::string_view text, char separator) {
   return parts;
 }
 
-std::vector<HookPoint> pinned_points(PatchSite site) {
-  switch (site) {
-    case PatchSite::up: return {HookPoint::PreLinear};
-    case PatchSite::gate: return {HookPoint::Pre};
-    case PatchSite::both: return {HookPoint::Pre, HookPoint::PreLinear};
-    case PatchSite::post: return {HookPoint::Post};
-  }
-  throw std::logic_error("there is no such patch site");
-}
-
 /// The patch by absolute position, so that it does not matter how the prompt comes in: position 1
 /// of a prompt gives v, every later position gets it.
 template <class T>
@@ -92,6 +82,16 @@ const char* patch_site_name(PatchSite site) {
     case PatchSite::gate: return "gate";
     case PatchSite::both: return "both";
     case PatchSite::post: return "post";
+  }
+  throw std::logic_error("there is no such patch site");
+}
+
+std::vector<HookPoint> pinned_points(PatchSite site) {
+  switch (site) {
+    case PatchSite::up: return {HookPoint::PreLinear};
+    case PatchSite::gate: return {HookPoint::Pre};
+    case PatchSite::both: return {HookPoint::Pre, HookPoint::PreLinear};
+    case PatchSite::post: return {HookPoint::Post};
   }
   throw std::logic_error("there is no such patch site");
 }

@@ -1,0 +1,132 @@
+#pragma once
+
+// A real number enclosed: a midpoint of many bits and a radius that provably covers the error (Arb's arb_t;
+// Johansson 2017). It is the third number that definition.h is read with. Every function here is Arb's own,
+// but for the products of matrices, which exact_product.cpp proves.
+
+#if __has_include(<flint/arb.h>)
+#include <flint/arb.h>
+#else
+#include <arb.h>
+#endif
+
+#include <algorithm>
+#include <functional>
+#include <vector>
+
+#include "base/threads.h"
+#include "sinkref/number.h"
+
+namespace sinkref {
+
+class Ball {
+ public:
+  /// The bits that midpoints are rounded to. Set between the steps of a model, never inside a parallel loop.
+  static inline long precision = 64;
+
+  Ball() { arb_init(value_); }
+  Ball(double x) : Ball() { arb_set_d(value_, x); }
+  Ball(const Ball& other) : Ball() { arb_set(value_, other.value_); }
+  Ball(Ball&& other) noexcept : Ball() { arb_swap(value_, other.value_); }
+  ~Ball() { arb_clear(value_); }
+  Ball& operator=(const Ball& other) {
+    arb_set(value_, other.value_);
+    return *this;
+  }
+  Ball& operator=(Ball&& other) noexcept {
+    arb_swap(value_, other.value_);
+    return *this;
+  }
+
+  arb_ptr get() { return value_; }
+  arb_srcptr get() const { return value_; }
+  arf_srcptr middle() const { return arb_midref(value_); }
+  mag_srcptr radius() const { return arb_radref(value_); }
+  bool exact() const { return mag_is_zero(radius()); }
+
+  friend Ball operator+(const Ball& a, const Ball& b) { return made(arb_add, a, b); }
+  friend Ball operator-(const Ball& a, const Ball& b) { return made(arb_sub, a, b); }
+  friend Ball operator*(const Ball& a, const Ball& b) { return made(arb_mul, a, b); }
+  friend Ball operator/(const Ball& a, const Ball& b) { return made(arb_div, a, b); }
+  friend Ball operator-(Ball a) {
+    arb_neg(a.value_, a.value_);
+    return a;
+  }
+  /// Which middle is smaller: no statement about the numbers. Softmax picks what it subtracts by it.
+  friend bool operator<(const Ball& a, const Ball& b) { return arf_cmp(a.middle(), b.middle()) < 0; }
+
+ private:
+  template <class F>
+  static Ball made(F f, const Ball& a, const Ball& b) {
+    Ball y;
+    f(y.value_, a.value_, b.value_, precision);
+    return y;
+  }
+  arb_t value_;
+};
+
+/// The middle alone, an exact number.
+inline Ball centre(Ball x) {
+  mag_zero(arb_radref(x.get()));
+  return x;
+}
+
+template <>
+struct Number<Ball> {
+  using Wide = Ball;
+  static const Ball& wide(const Ball& x) { return x; }
+  static Ball narrow(Ball x) { return x; }
+  static Ball sqrt(Ball x) {
+    arb_sqrt(x.get(), x.get(), Ball::precision);
+    return x;
+  }
+  static Ball fma(const Ball& a, const Ball& b, Ball c) {
+    arb_addmul(c.get(), a.get(), b.get(), Ball::precision);
+    return c;
+  }
+  static Ball exp(Ball x) {
+    arb_exp(x.get(), x.get(), Ball::precision);
+    return x;
+  }
+};
+
+/// Rows of balls by reference: (rows, cols), where nothing stands for zero.
+struct BallTable {
+  size_t rows, cols;
+  std::vector<const Ball*> entries;
+
+  BallTable(size_t rows, size_t cols) : rows(rows), cols(cols), entries(rows * cols, nullptr) {}
+  const Ball*& at(size_t r, size_t c) { return entries[r * cols + c]; }
+  const Ball* at(size_t r, size_t c) const { return entries[r * cols + c]; }
+};
+
+/// put(p, n, Σ x(p, i)·w(n, i)) for the n of wanted[p]; see exact_product.cpp.
+void exact_chains(const BallTable& x, const BallTable& w, const std::vector<Visible>& wanted,
+                  const std::function<void(size_t p, size_t n, const Ball& sum)>& put);
+
+template <>
+struct Loops<Ball> {
+  template <class F>
+  static void rows(size_t count, const F& f) {
+    parallel_for(count, f);
+  }
+  template <class Outputs, class Terms, class X, class W, class Put>
+  static void chains(size_t count, const Outputs& outputs, const Terms& terms, const X& x, const W& w,
+                     const Put& put) {
+    size_t n_end = 0, i_end = 0;
+    std::vector<Visible> wanted;
+    for (size_t p = 0; p < count; ++p) {
+      wanted.push_back(outputs(p));
+      n_end = std::max(n_end, outputs(p).end);
+      i_end = std::max(i_end, terms(p).end);
+    }
+    BallTable left(count, i_end), right(n_end, i_end);
+    for (size_t p = 0; p < count; ++p)
+      for (size_t i = terms(p).begin; i < terms(p).end; ++i) left.at(p, i) = &x(p, i);
+    for (size_t n = 0; n < n_end; ++n)
+      for (size_t i = 0; i < i_end; ++i) right.at(n, i) = &w(n, i);
+    exact_chains(left, right, wanted, put);
+  }
+};
+
+}  // namespace sinkref
