@@ -145,17 +145,13 @@ TEST_CASE("output: what a killed process left is in nobody's way, and goes", "[o
     folder.write(other, "kept");
   fs::create_symlink("out.finished-1", folder.path() / "out.partial-2");
   fs::create_directory(folder.path() / "out.partial-3");
-  CHECK(was_abandoned(file));
-  CHECK_FALSE(was_abandoned(folder.path() / "ou"));
   write_text_file(file, "text", false);
   CHECK(read_text_file(file) == "text");
-  CHECK_FALSE(was_abandoned(file));
   CHECK(files_in(folder.path()) == 8);
   CHECK(read_text_file(folder.path() / "out.finished-1") == "kept");
 
   // Of a process that lives it stays, and both finish.
   OutputFile first(file, true), second(file, true);
-  CHECK_FALSE(was_abandoned(file));
   first.append("first");
   second.append("second");
   first.commit();
@@ -170,7 +166,6 @@ TEST_CASE("output: files without locks are left alone", "[output]") {
   folder.write("out.partial-1", "half");
   CHECK(in_child(folder.path() / "err", [&] {
           without({SYS_flock}, ENOSYS);
-          if (was_abandoned(folder.path() / "out")) return 1;
           write_text_file(folder.path() / "out", "text", false);
           return 0;
         }) == 0);

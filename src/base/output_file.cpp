@@ -8,7 +8,6 @@
 
 #include <atomic>
 #include <cerrno>
-#include <csignal>
 #include <cstring>
 #include <vector>
 
@@ -52,26 +51,20 @@ std::vector<fs::path> unfinished_files(const fs::path& path) {
   return all;
 }
 
-/// Calls each(file) for those that no process holds, while this one does.
-template <class F>
-void each_abandoned(const fs::path& path, const F& each) {
+/// Removes those that no process holds: what killed ones have left.
+void remove_abandoned(const fs::path& path) {
   for (const fs::path& file : unfinished_files(path)) {
     const int fd = ::open(file.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0) continue;
     struct stat status {};
     // Where there are no locks nobody knows, and all of them stay.
-    if (::fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && ::flock(fd, LOCK_EX | LOCK_NB) == 0) each(file);
+    if (::fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && ::flock(fd, LOCK_EX | LOCK_NB) == 0)
+      ::unlink(file.c_str());
     ::close(fd);
   }
 }
 
 }  // namespace
-
-bool was_abandoned(const fs::path& path) {
-  bool found = false;
-  each_abandoned(path, [&](const fs::path&) { found = true; });
-  return found;
-}
 
 void remove_unfinished_files() noexcept {
   for (const std::atomic<const char*>& name : unfinished)
@@ -90,7 +83,7 @@ OutputFile::OutputFile(const fs::path& path, bool overwrite) : path_(path), over
   // Renaming over a device or a FIFO would destroy it for everyone.
   if (fs::exists(path_, ignored) && !fs::is_regular_file(path_, ignored))
     refuse(path_.string(), "is no regular file, expected one or none", "choose another name");
-  each_abandoned(path_, [](const fs::path& file) { ::unlink(file.c_str()); });
+  remove_abandoned(path_);
   open_temporary();
 }
 
@@ -176,17 +169,6 @@ void OutputFile::take_place() {
   fd_ = -1;
   refuse(path_.string(), "has appeared while this ran, expected no such file",
          "the result is " + kept.string() + "; move it where it belongs");
-}
-
-void commit_all(std::span<OutputFile* const> files) {
-  sigset_t all, before;
-  sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
-  struct Restored {
-    const sigset_t& mask;
-    ~Restored() { ::pthread_sigmask(SIG_SETMASK, &mask, nullptr); }
-  } restored{before};
-  for (OutputFile* file : files) file->commit();
 }
 
 bool rename_without_replacing(const fs::path& from, const fs::path& to) {

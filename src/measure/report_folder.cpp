@@ -19,24 +19,10 @@ constexpr const char* introduction =
     "panel, after <a href=\"https://arxiv.org/abs/2503.08908\">Yona et al., Interpreting the "
     "Repeated Token Phenomenon in Large Language Models (ICML 2025)</a>.";
 
-/// What a killed report had put in its place: report.json, the last, was not among it.
-void remove_parts(const std::filesystem::path& path, const std::filesystem::path& figures) {
-  std::error_code error;
-  if (exists(path / "report.json", error)) return;
-  for (const char* name : {"report.html", "report.safetensors"}) std::filesystem::remove(path / name, error);
-  std::filesystem::directory_iterator entry(figures, error);
-  for (const std::filesystem::directory_iterator end; !error && entry != end; entry.increment(error)) {
-    const std::string name = entry->path().filename().string();
-    std::error_code ignored;
-    if (name.ends_with(".svg") || name.find(".svg.partial-") != name.npos) std::filesystem::remove(entry->path(), ignored);
-  }
-}
-
 /// The folder with one for figures, in which there must be none that would stop the end of the work.
 std::filesystem::path made(const std::filesystem::path& path, bool force) {
   const std::filesystem::path figures = path / "figures";
   std::error_code error;
-  if (was_abandoned(path / "report.json")) remove_parts(path, figures);
   if (!force && is_directory(figures, error) && !is_empty(figures, error))
     refuse(figures.string(), "holds files already, expected none",
            "choose another folder or add --force");
@@ -84,10 +70,8 @@ void ReportFolder::write(const ordered_json& j, const Page& page, const Results&
                  {"arithmetic_version", std::to_string(arithmetic_version)}});
   html_.append(page_html(page));
   json_.append(j.dump() + "\n");
-  std::vector<OutputFile*> in_order;
-  for (OutputFile& figure : figures) in_order.push_back(&figure);
-  in_order.insert(in_order.end(), {&tensors_, &html_, &json_});  // the last says that all are there
-  commit_all(in_order);
+  for (OutputFile& figure : figures) figure.commit();
+  for (OutputFile* file : {&tensors_, &html_, &json_}) file->commit();
 }
 
 }  // namespace sinkref
