@@ -134,7 +134,7 @@ std::string tokenizer_sha256(const Checkpoint& checkpoint) {
     hash.update(&size, sizeof size);
     hash.update(text.data(), text.size());
   };
-  const std::shared_ptr<const CheckpointMetadata> metadata = checkpoint.whole_metadata();
+  const auto metadata = checkpoint.whole_metadata();  // a loop over the temporary would outlive it
   for (const auto& [key, value] : metadata->gguf) {
     if (!key.starts_with("tokenizer.")) continue;
     add(key);
