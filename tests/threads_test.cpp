@@ -124,14 +124,14 @@ TEST_CASE("A loop inside a loop, and loops of several threads at once, run to th
   CHECK(count == 81'000);
 }
 
-TEST_CASE("A child of fork() has threads of its own", "[threads]") {
+TEST_CASE("A child of fork() has threads of its own", "[threads][fork]") {
   const Threads set(4);
   REQUIRE(each_index_once(100));
   CHECK(in_child([] { return each_index_once(10'000) ? 0 : 1; }) == 0);
   CHECK(each_index_once(100));
 }
 
-TEST_CASE("Without a thread to be had the loop runs all the same", "[threads]") {
+TEST_CASE("Without a thread to be had the loop runs all the same", "[threads][fork]") {
   // A pool that has started none, for it is the child's.
   CHECK(in_child([] {
           const rlimit none{0, 0};

@@ -8,7 +8,6 @@
 
 #include <atomic>
 #include <cerrno>
-#include <csignal>
 #include <cstring>
 #include <vector>
 
@@ -52,8 +51,8 @@ std::vector<fs::path> unfinished_files(const fs::path& path) {
   return all;
 }
 
-/// Removes those that no process holds.
-void remove_abandoned_files(const fs::path& path) {
+/// Removes those that no process holds: what killed ones have left.
+void remove_abandoned(const fs::path& path) {
   for (const fs::path& file : unfinished_files(path)) {
     const int fd = ::open(file.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0) continue;
@@ -84,7 +83,7 @@ OutputFile::OutputFile(const fs::path& path, bool overwrite) : path_(path), over
   // Renaming over a device or a FIFO would destroy it for everyone.
   if (fs::exists(path_, ignored) && !fs::is_regular_file(path_, ignored))
     refuse(path_.string(), "is no regular file, expected one or none", "choose another name");
-  remove_abandoned_files(path_);
+  remove_abandoned(path_);
   open_temporary();
 }
 
@@ -170,17 +169,6 @@ void OutputFile::take_place() {
   fd_ = -1;
   refuse(path_.string(), "has appeared while this ran, expected no such file",
          "the result is " + kept.string() + "; move it where it belongs");
-}
-
-void commit_all(std::span<OutputFile* const> files) {
-  sigset_t all, before;
-  sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
-  struct Restored {
-    const sigset_t& mask;
-    ~Restored() { ::pthread_sigmask(SIG_SETMASK, &mask, nullptr); }
-  } restored{before};
-  for (OutputFile* file : files) file->commit();
 }
 
 bool rename_without_replacing(const fs::path& from, const fs::path& to) {

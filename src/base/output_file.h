@@ -3,7 +3,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
-#include <span>
 #include <string>
 #include <string_view>
 
@@ -39,9 +38,6 @@ class OutputFile {
   size_t end_ = 0;
   size_t slot_ = SIZE_MAX;  ///< in the list of unfinished files
 };
-
-/// Commits them one after another. An interrupt waits until all are in their places.
-void commit_all(std::span<OutputFile* const> files);
 
 /// Gives `from` the name `to` where nothing has it: false, with errno, if that cannot be done. Says so
 /// where the file system cannot promise that nothing is replaced.

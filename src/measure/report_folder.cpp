@@ -84,10 +84,8 @@ void ReportFolder::write(const ordered_json& j, const Page& page, const Results&
   html_.append(page_html(page));
   json_.append(j.dump() + "\n");
   kept_.begin_writing();
-  std::vector<OutputFile*> in_order;
-  for (OutputFile& figure : figures) in_order.push_back(&figure);
-  in_order.insert(in_order.end(), {&tensors_, &html_, &json_});  // the last says that all are there
-  commit_all(in_order);
+  for (OutputFile& figure : figures) figure.commit();
+  for (OutputFile* file : {&tensors_, &html_, &json_}) file->commit();  // the last says that all are there
   kept_.remove();
 }
 
