@@ -40,7 +40,8 @@ struct LineChart {
   Axis x, y;
   std::vector<Series> series;
   std::vector<Rule> rules;
-  std::vector<Series> marks = {};  ///< points on top of the curves, which the legend and the CSV leave out
+  /// Points on top of the curves, which the legend and the CSV leave out; the colour names the curve.
+  std::vector<Series> marks = {};
 };
 
 /// Values of a matrix as shades. Rows may be shorter than the longest (a causal map).

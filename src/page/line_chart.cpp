@@ -106,7 +106,7 @@ using Points = std::vector<std::pair<double, double>>;
 
 /// Markers of one series as one path: at every point of a short one, else now and then. `phase`, from
 /// 0 to 1, keeps those of curves that lie on each other apart.
-std::string markers(const Series& series, const Points& points, double phase) {
+std::string markers(const Series& series, const Points& points, size_t shape, double phase) {
   constexpr size_t few = 12;
   constexpr double apart = 60;
   const bool all = series.mark == Series::Mark::dots || points.size() <= few;
@@ -114,17 +114,18 @@ std::string markers(const Series& series, const Points& points, double phase) {
   double next = points.front().first + phase * apart;
   for (const auto& [x, y] : points) {
     if (!all && x < next) continue;
-    path += marker(series.colour, x, y);
+    path += marker(shape, x, y);
     while (next <= x) next += apart;
   }
   return "<path class=\"" + std::string(series.mark == Series::Mark::dashed ? "hollow" : "dot") + " c" +
          std::to_string(series.colour % 8) + "\" d=\"" + path + "\"/>\n";
 }
 
-/// One of so many curves of the plot.
 std::string curve(const Series& series, const Frame& frame, size_t curves) {
-  const std::string colour = std::string(curves > 3 ? " thin" : "") + " c" + std::to_string(series.colour % 8);
+  constexpr size_t many_points = 200, many_curves = 3;
   const Points points = thinned(series, frame);
+  const bool crowded = curves > many_curves || (curves > 1 && points.size() > many_points);
+  const std::string colour = std::string(crowded ? " thin" : "") + " c" + std::to_string(series.colour % 8);
   if (points.size() < 2 || series.mark == Series::Mark::dots) return "";
   std::string out = "<path class=\"line" + colour + (series.mark == Series::Mark::dashed ? " dashed" : "") +
         "\" d=\"";
@@ -135,17 +136,16 @@ std::string curve(const Series& series, const Frame& frame, size_t curves) {
 
 /// What lies on top of all curves.
 std::string marks(const LineChart& chart, const Frame& frame) {
-  const auto of = [&](const Series& series, size_t index, size_t curves) {
+  const auto of = [&](const Series& series, size_t shape, double phase) {
     const Points points = thinned(series, frame);
-    if (points.empty()) return std::string();
-    return markers(series, points, (static_cast<double>(index) + 0.5) / static_cast<double>(curves));
+    return points.empty() ? std::string() : markers(series, points, shape, phase);
   };
   std::string out;
   const size_t curves = chart.series.size();
   for (size_t i = 0; i < curves; ++i)
     if (curves > 1 || chart.series[i].mark == Series::Mark::dots || chart.series[i].x.size() == 1)
-      out += of(chart.series[i], i, curves);
-  for (const Series& series : chart.marks) out += of(series, 0, 1);
+      out += of(chart.series[i], i, (static_cast<double>(i) + 0.5) / static_cast<double>(curves));
+  for (const Series& series : chart.marks) out += of(series, series.colour, 0);
   return out;
 }
 

@@ -135,7 +135,8 @@ double legend(std::string& out, const std::vector<Series>& series, double x, dou
   constexpr double swatch = 22, gap = 16, row = 17;
   double at = x, line = y;
   size_t named = 0;
-  for (const Series& s : series) {
+  for (size_t i = 0; i < series.size(); ++i) {
+    const Series& s = series[i];
     if (s.name.empty()) continue;
     const double needed = swatch + 5 + text_width(s.name);
     if (at > x && at + needed > x + width) {
@@ -148,7 +149,7 @@ double legend(std::string& out, const std::vector<Series>& series, double x, dou
              "\" d=\"M" + px(at) + " " + px(line - 4) + "h" + px(swatch) + "\"/>\n";
     if (series.size() > 1 || s.mark == Series::Mark::dots)
       out += "<path class=\"" + std::string(s.mark == Series::Mark::dashed ? "hollow " : "dot ") + colour +
-             "\" d=\"" + marker(s.colour, at + swatch / 2, line - 4) + "\"/>\n";
+             "\" d=\"" + marker(i, at + swatch / 2, line - 4) + "\"/>\n";
     out += text(at + swatch + 5, line, s.name);
     at += needed + gap;
     ++named;
