@@ -252,6 +252,7 @@ class Reference:
         self.softmax_one = metadata["softmax"] == "one"
         self.patch, self.ablate = (self.neurons(metadata.get(k, "none")) for k in ("patch", "ablate"))
         self.site = metadata.get("patch_site", "up")
+        self.table = json.loads(metadata["rope"]) if metadata.get("rope", "").startswith("{") else None
         self.turns = [[self.turn(p, i) for i in range(source.head_dim // 2)] for p in range(len(tokens))]
 
     @staticmethod
@@ -263,6 +264,9 @@ class Reference:
         return found
 
     def turn(self, position: int, i: int) -> tuple[arb, arb]:
+        if self.table is not None:
+            at = position * (self.m.head_dim // 2) + i
+            return tuple(arb(float(np.float32(self.table[name][at]))) for name in ("cos", "sin"))
         if self.meta.get("rope", "stored") == "stored":
             inv_freq = np.float32(json.loads(self.meta["config"])["inv_freq"][i])
             angle = arb(float(np.float32(position) * inv_freq))

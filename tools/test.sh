@@ -102,6 +102,7 @@ check "trace, report and eval killed at random moments" \
 check "random inputs are read as transformers reads them, or refused" $python tools/check/test_readers.py
 check "eval: kills, shards, bad input" python3 tools/check/test_eval.py
 check "every document: its commands, options, links and quoted output" python3 tools/check/check_documents.py
+check "certificates: the independent checker, flipped bits, claims, SmolLM2" $python tools/check/test_certify.py
 check "seeded faults are found and named" $python tools/check/test_verify_faults.py
 check "Hugging Face, TransformerLens and llama.cpp agree within rounding" sh -c '
   tools/setup.sh --engines && build/venv-engines/bin/python tools/check/test_verify_engines.py --engines'

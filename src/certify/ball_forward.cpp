@@ -5,6 +5,7 @@
 
 #include "certify/exact_product.h"
 #include "certify/real_rope.h"
+#include "sinkref/error.h"
 
 namespace sinkref {
 
@@ -56,6 +57,21 @@ void intervene(const BallRun& run, Hook hook, Matrix<Ball>& values) {
           for (size_t p = 0; p < values.rows; ++p) values[p][neuron] = Ball(0);
 }
 
+/// What RoPE turns by in the place of the page's own table.
+std::optional<Turns> other_turns(const BallRun& run, const ModelConfig& config) {
+  const size_t positions = run.tokens.size(), half = config.head_dim / 2;
+  if (run.rope == RopeTable::stored) return std::nullopt;
+  if (run.rope == RopeTable::real) return real_turns(config, positions);
+  if (run.cosines.size() < positions * half || run.sines.size() < positions * half)
+    refuse("--rope",
+           "holds fewer positions, expected " + std::to_string(positions) + " of " + std::to_string(half) + " numbers",
+           "give a table of this model that is long enough");
+  Turns turns{Matrix<Ball>(positions, half), Matrix<Ball>(positions, half)};
+  std::copy_n(run.cosines.begin(), positions * half, turns.cosines[0]);
+  std::copy_n(run.sines.begin(), positions * half, turns.sines[0]);
+  return turns;
+}
+
 }  // namespace
 
 void run_balls(const Model& model, const BallRun& run, long bits, size_t depth, bool logits, const SeeBalls& see,
@@ -64,14 +80,15 @@ void run_balls(const Model& model, const BallRun& run, long bits, size_t depth, 
   Ball::precision = bits;
   const std::span<const int> tokens = run.tokens;
   definition::Past<Ball> past(config);
+  const std::optional<Turns> turns = other_turns(run, config);
   Matrix<Ball> unrotated_q, unrotated_k, last;
   const auto observe = [&](Hook hook, size_t head, Matrix<Ball>& values) {
     intervene(run, hook, values);
-    if (run.rope == RopeTable::real) {
+    if (turns) {
       if (hook.point == HookPoint::Q) unrotated_q = values;
       if (hook.point == HookPoint::K) unrotated_k = values;
-      if (hook.point == HookPoint::RotQ) values = real_rope(config, std::move(unrotated_q));
-      if (hook.point == HookPoint::RotK) values = real_rope(config, std::move(unrotated_k));
+      if (hook.point == HookPoint::RotQ) values = rotated(std::move(unrotated_q), *turns);
+      if (hook.point == HookPoint::RotK) values = rotated(std::move(unrotated_k), *turns);
     }
     see(hook, head, 0, values);
     if (hook.point == HookPoint::ResidMid)  // nothing reads them any more

@@ -17,7 +17,6 @@ namespace sinkref {
 
 namespace {
 
-// Balls lose about as many bits in each block, whatever the precision; these hold for trained models.
 constexpr size_t most_attempts = 6;
 constexpr double head_share = 0.15;  // of a run's time, about, that the logits take
 
@@ -142,12 +141,6 @@ class Growth {
   bool fixed_;
 };
 
-}  // namespace
-
-void require_certify() {}
-
-namespace {
-
 /// One attempt with so many bits: the run as asked for, and the original one if a claim speaks of it.
 Certificate attempt(const Model& model, const CertifyRequest& request, long bits, Growth& growth) {
   const ModelConfig& config = model.config();
@@ -168,7 +161,9 @@ Certificate attempt(const Model& model, const CertifyRequest& request, long bits
           report((1 - head) * static_cast<double>(layer + 1) / static_cast<double>(depth));
           growth.block(layer, left);
         },
-        [&](size_t rows, size_t all) { report(1 - head + head * static_cast<double>(rows) / static_cast<double>(all)); }};
+        [&](size_t rows, size_t all) {
+          report(1 - head + head * static_cast<double>(rows) / static_cast<double>(all));
+        }};
     run_balls(model, run, bits, depth, logits,
               [&](Hook hook, size_t h, size_t first, const Matrix<Ball>& values) {
                 if (!original) collector.see(hook, h, first, values);
@@ -194,13 +189,14 @@ Certificate attempt(const Model& model, const CertifyRequest& request, long bits
 }
 
 size_t open_questions(const Certificate& certificate) {
-  return certificate.undecided + static_cast<size_t>(std::count_if(certificate.claims.begin(), certificate.claims.end(),
-                                                                   [](const ClaimResult& claim) {
-                                                                     return claim.proof == Proof::undecided;
-                                                                   }));
+  const auto is_open = [](const ClaimResult& claim) { return claim.proof == Proof::undecided; };
+  return certificate.undecided +
+         static_cast<size_t>(std::count_if(certificate.claims.begin(), certificate.claims.end(), is_open));
 }
 
 }  // namespace
+
+void require_certify() {}
 
 Certificate certify(const Model& model, const CertifyRequest& request) {
   const ModelConfig& config = model.config();

@@ -54,8 +54,8 @@ struct Certificate {
   std::vector<ClaimResult> claims;
 };
 
-/// Encloses the activations of the run, at the precision that decides their roundings. Throws InputError for what cannot be
-/// certified.
+/// Encloses the activations of the run, at the precision that decides their roundings. Throws InputError for what
+/// cannot be certified.
 Certificate certify(const Model& model, const CertifyRequest& request);
 
 /// Throws InputError where this build cannot certify.

@@ -168,8 +168,8 @@ class Claims::Parser {
   }
   std::string word() const {
     size_t end = at_;
-    while (end < line_.size() && (std::isalnum(static_cast<unsigned char>(line_[end])) || line_[end] == '_' || line_[end] == '.'))
-      ++end;
+    const auto of_name = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '.'; };
+    while (end < line_.size() && of_name(line_[end])) ++end;
     return line_.substr(at_, end - at_);
   }
   bool takes_word(const std::string& wanted) {
@@ -272,14 +272,16 @@ class Claims::Parser {
     at_ += name.size();
     const std::vector<Hook> all = all_hooks(config_.layers);
     const auto hook = std::find_if(all.begin(), all.end(), [&](Hook h) { return hook_name(h) == name; });
-    if (hook == all.end()) fail("has " + quoted(name.empty() ? line_.substr(at_) : name) + " in the place of a number or a tensor");
+    if (hook == all.end())
+      fail("has " + quoted(name.empty() ? line_.substr(at_) : name) + " in the place of a number or a tensor");
     std::vector<size_t> shape = hook_shape(hook->point, config_);
     if (is_attention(hook->point)) shape.insert(shape.end(), {positions_, positions_});
     else shape.insert(shape.begin(), positions_);
     std::vector<Visible> ranges;
     if (takes('[')) {
       do {
-        if (ranges.size() == shape.size()) fail("has more than " + std::to_string(shape.size()) + " indices of " + name);
+        if (ranges.size() == shape.size())
+          fail("has more than " + std::to_string(shape.size()) + " indices of " + name);
         ranges.push_back(range(shape[ranges.size()]));
       } while (takes(','));
       expect(']');

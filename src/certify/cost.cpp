@@ -57,13 +57,14 @@ CertifyCost certify_cost(const ModelConfig& config, const CertifyRequest& reques
   // Over the blocks the bits fall to a few dozen; the head has those alone.
   const double middle_bits = bits / 2 + bits_at_the_end;
   const double pairs = depth * static_cast<double>(config.heads) * tokens * tokens / 2;
-  const double read = depth * of_block * std::max(1.0, tokens / tokens_of_group) + vocabulary * d * std::ceil(tokens / 8);
+  const double read =
+      depth * of_block * std::max(1.0, tokens / tokens_of_group) + vocabulary * d * std::ceil(tokens / 8);
   const double product_bits = tokens * (depth * of_block * middle_bits + vocabulary * d * 2 * bits_at_the_end);
   const double values = tokens * (depth * (5 * d + 4 * q + 6 * kv + 4 * m) + vocabulary);
-  const double seconds = read * per_weight + product_bits * per_product_bit + pairs * middle_bits * per_pair_bit +
-                         values * per_value;
+  const double seconds =
+      read * per_weight + product_bits * per_product_bit + pairs * middle_bits * per_pair_bit + values * per_value;
   const double runs = request.changed() && !request.claims.empty() ? 2 : 1;
-  // Some ten matrices of balls at a time, of which the widest count, one head's scores, and the buffers of the products.
+  // The matrices of balls that are there at a time, one head's scores, and the buffers of the products.
   const double ball = 64 + bits / 8;
   const double balls = tokens * (4 * m + 6 * d + 4 * q) * ball + 3 * tokens * tokens * ball + 8 * vocabulary * 2 * 64;
   return {runs * seconds / static_cast<double>(thread_count()), balls + stored + 200e6};

@@ -6,20 +6,21 @@
 // 1  Fixed point. A row's middles are cut into digits: with |m(i)| < 2^e for all i of the row, D digits of β bits and
 //    the unit 2^C, C = e - Dβ,
 //        X(i) = ⌊|m(i)| / 2^C⌋ · sign m(i) = Σₐ X(i,a)·2^(βa),   0 <= a < D,   |X(i,a)| < 2^β,
-//    and |x'(i) - 2^C·X(i)| <= r(i) + [m(i) was cut]·2^C. This error is rounded up to integers E(i) <= 2^β of a unit
-//    of the row's own, 2^F. A row of W likewise; a row of weights of at most 30 bits is one digit, without an error.
-// 2  Exact sums. A product of a digit of β bits and one of γ bits is an integer of at most 2^(β+γ). A sum of n of them, in
-//    any order, and each partial sum of it, is an integer of at most n·2^(β+γ) <= 2^53 (require_exact_sums): a number
-//    of fp64, so that no rounding ever takes place, with fused multiply-adds or without, whoever computes it.
-//    checked_product() does not take a kernel's word for that: for every row, the sum of its outputs must equal the row times
-//    the sum of all of W's rows, modulo 2^64.
-// 3  The middle.  Σᵢ X(i)·W(i) = Σₛ 2^(βs)·Y(s),  Y(s) = Σ_{a+b=s} Σᵢ X(i,a)·W(i,b), added in int64, carried from
-//    digit to digit, is an exact integer; times 2^(C+L) it is the middle, which arb_set_round rounds, with its error.
-//    Attention leaves the places s < s₀ off: |Y(s)| <= (s+1)·n·2^(2β), so that these are less than
+//    and |x'(i) - 2^C·X(i)| <= r(i) + [m(i) was cut]·2^C. This error is rounded up to integers E(i) <= 2^β of a
+//    unit of the row's own, 2^F. A row of W likewise, with the unit 2^L; a row of weights of at most 30 bits is one
+//    digit of γ bits, without an error.
+// 2  Exact sums. A product of a digit of β bits and one of γ bits is an integer of at most 2^(β+γ). A sum of n of
+//    them, in any order, and each partial sum of it, is an integer of at most n·2^(β+γ) <= 2^53
+//    (require_exact_sums): a number of fp64, so that no rounding ever takes place, with fused multiply-adds or
+//    without, whoever computes it. checked_product() does not take a kernel's word for that: for every row, the sum
+//    of its outputs must equal the row times the sum of all of W's rows, modulo 2^64.
+// 3  The middle.  Σᵢ X(i)·W(i) = Σₛ 2^(βs)·Y(s),  Y(s) = Σ_{a+b=s} Σᵢ X(i,a)·W(i,b), added in int64 and carried
+//    from digit to digit, is an exact integer; times 2^(C+L) it is the middle, which arb_set_round rounds, with its
+//    error. Attention leaves the places s < s₀ off: |Y(s)| <= (s+1)·n·2^(2β), so that these are less than
 //    2·s₀·n·2^(β(s₀+1)) units together, which the radius takes.
-// 4  The radius.  |Σ x'w' - 2^(C+L)·Σ XW| <= Σ |2^C·X|·|δw| + |δx|·(|2^L·W| + |δw|), each factor rounded up to integers of
-//    at most 2^β or 2^γ: again sums that are exact. For weights δw = 0, and one product is left. Integers become a mag_t
-//    by mag_set_ui_2exp_si, which rounds up.
+// 4  The radius.  |Σ x'w' - 2^(C+L)·Σ XW| <= Σ |2^C·X|·|δw| + |δx|·(|2^L·W| + |δw|), each factor rounded up to
+//    integers of at most 2^β or 2^γ: again sums that are exact. For weights δw = 0, and one product is left.
+//    Integers become a mag_t by mag_set_ui_2exp_si, which rounds up.
 //
 // So the bytes of a result depend on neither kernel, order, threads nor the rows beside it.
 
@@ -377,12 +378,12 @@ void checked_product(const double* x, size_t rows, size_t terms, const float* w,
   kernels.matmul(x, rows, as_matrix(w, outputs, terms), y);
   // Unsigned: modulo 2^64.
   std::vector<uint64_t> column(terms, 0);
+  const auto whole = [](auto integer) { return static_cast<uint64_t>(int64_t{static_cast<int32_t>(integer)}); };
   for (size_t n = 0; n < outputs; ++n)
-    for (size_t i = 0; i < terms; ++i) column[i] += static_cast<uint64_t>(int64_t{static_cast<int32_t>(w[n * terms + i])});
+    for (size_t i = 0; i < terms; ++i) column[i] += whole(w[n * terms + i]);
   parallel_for(rows, [&](size_t r) {
     uint64_t expected = 0, found = 0;
-    for (size_t i = 0; i < terms; ++i)
-      expected += static_cast<uint64_t>(int64_t{static_cast<int32_t>(x[r * terms + i])}) * column[i];
+    for (size_t i = 0; i < terms; ++i) expected += whole(x[r * terms + i]) * column[i];
     for (size_t n = 0; n < outputs; ++n) found += static_cast<uint64_t>(to_integer(y[r * outputs + n]));
     if (found != expected)
       throw std::logic_error(std::string("the products of kernel ") + kernels.name +
@@ -410,8 +411,8 @@ Matrix<Ball> definition::linear(const Matrix<Ball>& x, const StoredMatrix& w, st
   for (size_t n = 0; n < w.rows; n += panel_rows) {
     const WeightPanel panel = read_weights(w, n, std::min(panel_rows, w.rows - n));
     const size_t outputs = panel.rows;
-    const long digit_bits = panel.count > 1 ? panel.digit_bits
-                                            : std::min(widest_digit, bits_of_double - ceil_log2(w.cols) - panel.digit_bits);
+    const long spare = bits_of_double - ceil_log2(w.cols) - panel.digit_bits;
+    const long digit_bits = panel.count > 1 ? panel.digit_bits : std::min(widest_digit, spare);
     require_exact_sums(w.cols, digit_bits, panel.digit_bits);
     for (size_t p = 0; p < x.rows; p += group) {
       const size_t rows = std::min(group, x.rows - p);
@@ -420,7 +421,8 @@ Matrix<Ball> definition::linear(const Matrix<Ball>& x, const StoredMatrix& w, st
       sums.resize(panel.count * total * outputs);
       errors.resize(rows * outputs);
       for (size_t g = 0; g < panel.count; ++g)
-        checked_product(cuts.digits.data(), total, w.cols, panel.digits[g].data(), outputs, &sums[g * total * outputs], kernels());
+        checked_product(cuts.digits.data(), total, w.cols, panel.digits[g].data(), outputs,
+                        &sums[g * total * outputs], kernels());
       checked_product(cuts.errors.data(), rows, w.cols, panel.magnitudes.data(), outputs, errors.data(), kernels());
       parallel_for(rows, [&](size_t r) {
         std::vector<mp_limb_t> limbs;
@@ -433,9 +435,11 @@ Matrix<Ball> definition::linear(const Matrix<Ball>& x, const StoredMatrix& w, st
                 sum += to_integer(sums[(g * total + cuts.first[r] + s - g) * outputs + j]);
             return sum;
           };
-          carry(cuts.count[r] + panel.count - 1, digit_bits, place, cuts.unit[r] + panel.unit[j], limbs, arb_midref(out));
+          carry(cuts.count[r] + panel.count - 1, digit_bits, place, cuts.unit[r] + panel.unit[j], limbs,
+                arb_midref(out));
           mag_zero(arb_radref(out));
-          add_radius(static_cast<uint64_t>(errors[r * outputs + j]), cuts.error_unit[r] + panel.unit[j] + panel.magnitude_shift, arb_radref(out));
+          add_radius(static_cast<uint64_t>(errors[r * outputs + j]),
+                     cuts.error_unit[r] + panel.unit[j] + panel.magnitude_shift, arb_radref(out));
           if (b.empty()) arb_set_round(out, out, Ball::precision);
           else arb_add(out, out, Ball(static_cast<double>(b[n + j])).get(), Ball::precision);
         }
@@ -609,7 +613,8 @@ void exact_chains(const BallTable& x, const BallTable& w, const std::vector<Visi
       any = any || (wanted[a.first + p].begin < b.first + b.rows && b.first < wanted[a.first + p].end);
     if (!any) return;
     Piece piece(a, b, digit_bits);
-    for (size_t block = a.begin / block_terms * block_terms; block < a.end; block += block_terms) piece.add_terms(block);
+    for (size_t block = a.begin / block_terms * block_terms; block < a.end; block += block_terms)
+      piece.add_terms(block);
     std::vector<mp_limb_t> limbs;
     for (size_t p = 0; p < a.rows; ++p)
       for (size_t n = 0; n < b.rows; ++n)

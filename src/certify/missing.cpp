@@ -8,7 +8,8 @@ namespace sinkref {
 
 void require_certify() {
   refuse("certify", "this build of sinkref has no Arb, expected it for balls of real numbers",
-         "install FLINT and Arb (Debian: libflint-dev, libflint-arb-dev), then meson setup --reconfigure build and build again");
+         "install FLINT and Arb (Debian: libflint-dev, libflint-arb-dev), meson setup --reconfigure build, and build "
+         "again");
 }
 
 Certificate certify(const Model&, const CertifyRequest&) {

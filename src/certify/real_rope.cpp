@@ -42,20 +42,28 @@ Ball frequency(const ModelConfig& config, size_t i) {
 
 }  // namespace
 
-Matrix<Ball> real_rope(const ModelConfig& config, Matrix<Ball> x) {
+Turns real_turns(const ModelConfig& config, size_t positions) {
   const size_t half = config.head_dim / 2;
+  Turns turns{Matrix<Ball>(positions, half), Matrix<Ball>(positions, half)};
   parallel_for(half, [&](size_t i) {
     const Ball per_position = frequency(config, i);
-    for (size_t p = 0; p < x.rows; ++p) {
+    for (size_t p = 0; p < positions; ++p) {
       const Ball angle = Ball(static_cast<double>(p)) * per_position;
-      Ball sine, cosine;
-      arb_sin_cos(sine.get(), cosine.get(), angle.get(), Ball::precision);
-      for (size_t head = 0; head < x.cols; head += 2 * half) {
-        const Ball a = x[p][head + i], b = x[p][head + half + i];
-        x[p][head + i] = a * cosine - b * sine;
-        x[p][head + half + i] = b * cosine + a * sine;
-      }
+      arb_sin_cos(turns.sines[p][i].get(), turns.cosines[p][i].get(), angle.get(), Ball::precision);
     }
+  });
+  return turns;
+}
+
+Matrix<Ball> rotated(Matrix<Ball> x, const Turns& turns) {
+  const size_t half = turns.cosines.cols;
+  parallel_for(x.rows, [&](size_t p) {
+    for (size_t head = 0; head < x.cols; head += 2 * half)
+      for (size_t i = 0; i < half; ++i) {
+        const Ball a = x[p][head + i], b = x[p][head + half + i];
+        x[p][head + i] = a * turns.cosines[p][i] - b * turns.sines[p][i];
+        x[p][head + half + i] = b * turns.cosines[p][i] + a * turns.sines[p][i];
+      }
   });
   return x;
 }

@@ -59,7 +59,8 @@ float nearest_fp32(arf_srcptr x) {
 }
 
 Rounded round_to_fp32(const Ball& x) {
-  if (arf_is_inf(x.middle()) && x.exact()) return {static_cast<float>(arf_get_d(x.middle(), ARF_RND_NEAR)), true, false};
+  if (arf_is_inf(x.middle()) && x.exact())
+    return {static_cast<float>(arf_get_d(x.middle(), ARF_RND_NEAR)), true, false};
   // In double first: its ends decide all but one in 2^27.
   if (arf_is_finite(x.middle()) && !COEFF_IS_MPZ(MAG_EXP(x.radius())) && MAG_EXP(x.radius()) < 200 && !x.exact()) {
     const double middle = arf_get_d(x.middle(), ARF_RND_NEAR);

@@ -33,7 +33,7 @@ struct CertifyCommand : RunningCommand {
   std::string hooks = "logits";
   std::optional<std::string> out, claims;
   std::optional<size_t> digits, bits;
-  RopeTable rope = RopeTable::stored;
+  std::string rope = "stored";
   bool force = false, at_any_cost = false;
 
   OptionTable table() override {
@@ -43,14 +43,35 @@ struct CertifyCommand : RunningCommand {
                    {{"claims", text("FILE", claims), "statements to prove or disprove, one a line"},
                     {"digits", number(digits, 1, 5000),
                      "also write FILE.digits.jsonl: every value's decimal enclosure, of up to N digits"},
-                    {"rope", choice<RopeTable>(rope, {{"stored", RopeTable::stored}, {"real", RopeTable::real}}),
-                     "stored: Hugging Face's fp32 table of cos and sin is data; real: of the real angle"}},
+                    {"rope", text("TABLE", rope),
+                     "RoPE's cos and sin. stored: the fp32 table is data; real: of the real angle; or a safetensors "
+                     "file with another fp32 table, cos and sin [positions, head_dim/2]"}},
                    patch_row(), patch_site_row(), ablate_row(), softmax_row(), kernel_row(),
                    {{"bits", number(bits, 32, 100000), "precision at the start; found by itself without it"},
-                    {"at-any-cost", flag(at_any_cost), "run what is estimated to take more than an hour or the free memory"}}});
+                    {"at-any-cost", flag(at_any_cost),
+                     "run what is estimated to take more than an hour or the free memory"}}});
   }
   int run() const override;
 };
+
+/// A table that another program made, for a model whose heads have so many pairs.
+void read_rope(const std::string& rope, size_t pairs, CertifyRequest& request) {
+  request.rope = rope == "stored" ? RopeTable::stored : rope == "real" ? RopeTable::real : RopeTable::given;
+  if (request.rope != RopeTable::given) return;
+  const TraceFile table = TraceFile::open(rope);
+  for (const auto& [name, into] : {std::pair{"cos", &request.cosines}, {"sin", &request.sines}}) {
+    const std::vector<uint64_t> shape = table.shape(name);
+    if (shape.size() != 2 || shape[1] != pairs)
+      refuse(rope, std::string(name) + " has another shape, expected [positions," + std::to_string(pairs) + "]");
+    const std::vector<double> values = table.values(name);
+    into->assign(values.begin(), values.end());
+  }
+}
+
+/// A given table, for __metadata__.
+ordered_json rope_json(const CertifyRequest& request) {
+  return {{"cos", request.cosines}, {"sin", request.sines}};
+}
 
 CertifyRequest request_of(const CertifyCommand& options, const Model& model, std::vector<std::string>& notes) {
   CertifyRequest request;
@@ -60,7 +81,7 @@ CertifyRequest request_of(const CertifyCommand& options, const Model& model, std
            "certify one list of ids at a time");
   request.tokens = std::move(batch[0]);
   request.softmax = options.softmax;
-  request.rope = options.rope;
+  read_rope(options.rope, model.config().head_dim / 2, request);
   request.patch = chosen_patch(options, model);
   request.patch_site = options.patch_site;
   request.ablation = chosen_ablation(options, model);
@@ -103,7 +124,8 @@ void require_reach(const CertifyCost& cost, bool at_any_cost) {
     if (cost.seconds > 10) say(estimate);
     return;
   }
-  refuse("certify", estimate + ", expected at most an hour and " + std::to_string(static_cast<long>(free / 1e6)) + " MB",
+  refuse("certify",
+         estimate + ", expected at most an hour and " + std::to_string(static_cast<long>(free / 1e6)) + " MB",
          "take fewer tokens or hooks, or say --at-any-cost");
 }
 
@@ -113,11 +135,11 @@ std::function<void(double, const std::string&)> bar() {
   return [begin = Clock::now(), before = 1.0](double share, const std::string& what) mutable {
     if (share < before) begin = Clock::now();  // a new attempt
     before = share;
-    constexpr int width = 30;
-    const int full = static_cast<int>(share * width);
+    constexpr size_t width = 30;
+    const auto full = static_cast<size_t>(share * width);
     const auto left = static_cast<long>(seconds_since(begin) * (1 - share) / std::max(share, 1e-3) + 0.5);
-    std::cerr << "\r[" << std::string(static_cast<size_t>(full), '#') << std::string(static_cast<size_t>(width - full), ' ')
-              << "] " << static_cast<int>(share * 100) << " %, " << what << ", " << left << " s left   "
+    std::cerr << "\r[" << std::string(full, '#') << std::string(width - full, ' ') << "] "
+              << static_cast<int>(share * 100) << " %, " << what << ", " << left << " s left   "
               << (share >= 1 ? "\n" : "") << std::flush;
   };
 }
@@ -137,18 +159,22 @@ ordered_json certified_json(const Certificate& certificate) {
 ordered_json claims_json(const Certificate& certificate) {
   ordered_json all = ordered_json::array();
   for (const ClaimResult& claim : certificate.claims)
-    all.push_back({{"claim", claim.text}, {"verdict", proof_name(claim.proof)}, {"left", claim.left}, {"right", claim.right}});
+    all.push_back({{"claim", claim.text},
+                   {"verdict", proof_name(claim.proof)},
+                   {"left", claim.left},
+                   {"right", claim.right}});
   return all;
 }
 
 /// Of the certificate and of all that lies behind the file's header: what a flipped bit changes.
-std::string certified_sha256(const std::string& certified, const std::vector<int>& tokens, const Certificate& certificate) {
+std::string certified_sha256(const std::string& certified, const std::vector<int>& tokens,
+                             const Certificate& certificate) {
   Sha256 sha;
   sha.update(certified.data(), certified.size());
   const std::vector<int64_t> ids(tokens.begin(), tokens.end());
   sha.update(ids.data(), ids.size() * sizeof(int64_t));
   for (const CertifiedTensor& tensor : certificate.tensors)
-    for (const Matrix<float>& values : tensor.values) sha.update(values.values.data(), values.values.size() * sizeof(float));
+    for (const Matrix<float>& head : tensor.values) sha.update(head.values.data(), head.values.size() * sizeof(float));
   return sha.finish();
 }
 
@@ -174,10 +200,12 @@ std::string digits_text(const Certificate& certificate) {
 
 void say_result(const Certificate& certificate, double seconds) {
   const size_t all = certificate.decided + certificate.undecided;
-  say(std::to_string(certificate.decided) + " of " + std::to_string(all) + " values are known to be correctly rounded, at " +
-      std::to_string(certificate.bits) + " bits, in " + std::to_string(static_cast<long>(seconds + 0.5)) + " s");
+  if (all > 0)
+    say(std::to_string(certificate.decided) + " of " + std::to_string(all) + " values are correctly rounded, proved with " +
+        std::to_string(certificate.bits) + " bits in " + std::to_string(static_cast<long>(seconds + 0.5)) + " s");
   if (certificate.ties > 0) say(std::to_string(certificate.ties) + " of them are exact ties, rounded to even");
-  if (certificate.infinite > 0) say(std::to_string(certificate.infinite) + " of them are beyond fp32 and rounded to infinity");
+  if (certificate.infinite > 0)
+    say(std::to_string(certificate.infinite) + " of them are beyond fp32 and rounded to infinity");
   if (certificate.argmax)
     say("argmax of the last position: token " + std::to_string(certificate.argmax->token) +
         (certificate.argmax->proved ? ", proved" : ", not proved"));
@@ -207,6 +235,8 @@ int CertifyCommand::run() const {
   std::vector<std::string> notes;
   CertifyRequest request = request_of(*this, opened, notes);
   if (!out && !claims) throw InputError("--out is missing; expected the safetensors file to write, or --claims");
+  if (!out && digits) throw InputError("--out is missing; expected the file that --digits writes beside");
+  if (!out) request.hooks.clear();  // the claims alone
   require_reach(certify_cost(opened.config(), request), at_any_cost);
   request.progress = bar();
   const Certificate certificate = certify(opened, request);
@@ -219,7 +249,7 @@ int CertifyCommand::run() const {
     metadata["patch"] = neurons_text(request.patch);
     if (!request.patch.empty()) metadata["patch_site"] = patch_site_name(patch_site);
     metadata["ablate"] = neurons_text(request.ablation);
-    metadata["rope"] = rope == RopeTable::real ? "real" : "stored";
+    metadata["rope"] = request.rope == RopeTable::given ? rope_json(request).dump() : rope;
     metadata["bits"] = std::to_string(certificate.bits);
     metadata["certified"] = certified_json(certificate).dump();
     metadata["certified_sha256"] = certified_sha256(metadata["certified"], request.tokens, certificate);
