@@ -223,7 +223,7 @@ TEST_CASE("certify: a product of balls holds its extremes, and with half the rad
       for (size_t i = 0; i <= p % terms + terms / 2 && i < terms; ++i) left.at(p, i) = &x[p][i];
     for (size_t n = 0; n < outputs; ++n)
       for (size_t i = 0; i < terms; ++i) right.at(n, i) = &w[n][i];
-    std::vector<Visible> wanted(rows, Visible{1, outputs});
+    const auto wanted = [&](size_t) { return Visible{1, outputs}; };
     Matrix<Ball> y(rows, outputs);
     exact_chains(left, right, wanted, [&](size_t p, size_t n, const Ball& sum) { y[p][n] = sum; });
     size_t tight = 0, dropped = 0, all = 0;

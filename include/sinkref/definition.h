@@ -1,14 +1,12 @@
 #pragma once
 
-// The model, as a paper would print it: one sequence, plain loops. With N = float this text defines
-// every bit that sinkref gives; everything faster is tested to equal it with ==. With N = double it
-// is the truth that errors are measured against. `--kernel spec` runs it.
-//
+// The model, as a paper would print it: one sequence, plain loops. With N = float (`--kernel spec`) this text
+// defines every bit that sinkref gives; everything faster is tested to equal it with ==. With N = double it is
+// the truth that errors are measured against; with balls of real numbers, that truth proved.
 // p position, d model width, H query heads, K key/value heads, h head size, m MLP width, V vocabulary.
 // "HF" is transformers' models/llama/modeling_llama.py. number.h has the sums, exp and the visible keys.
 
 #include <span>
-#include <vector>
 
 #include "sinkref/hooks.h"
 #include "sinkref/model.h"
@@ -61,14 +59,14 @@ Matrix<N> rms_norm(const Matrix<N>& x, const std::vector<float>& weight, double 
                    HookPoint normalized_hook, size_t layer, const Observe<N>& see) {
   using A = Number<N>;
   Matrix<N> scale(x.rows, 1), y(x.rows, x.cols);
-  Loops<N>::rows(x.rows, [&](size_t p) {
+  each_row<N>(x.rows, [&](size_t p) {
     const auto squares = lane_sum<N>(0, x.cols, [&](size_t i) { return A::wide(x[p][i]) * A::wide(x[p][i]); });
     scale[p][0] = A::narrow(A::sqrt(squares / static_cast<double>(x.cols) + eps));
   });
   scale = see(scale_hook, layer, scale);
-  Loops<N>::rows(x.rows, [&](size_t p) { for (size_t i = 0; i < x.cols; ++i) y[p][i] = x[p][i] / scale[p][0]; });
+  each_row<N>(x.rows, [&](size_t p) { for (size_t i = 0; i < x.cols; ++i) y[p][i] = x[p][i] / scale[p][0]; });
   y = see(normalized_hook, layer, y);
-  Loops<N>::rows(x.rows, [&](size_t p) { for (size_t i = 0; i < x.cols; ++i) y[p][i] = y[p][i] * N(weight[i]); });
+  each_row<N>(x.rows, [&](size_t p) { for (size_t i = 0; i < x.cols; ++i) y[p][i] = y[p][i] * N(weight[i]); });
   return y;
 }
 
@@ -77,7 +75,7 @@ Matrix<N> rms_norm(const Matrix<N>& x, const std::vector<float>& weight, double 
 template <class N>
 Matrix<N> rope(Matrix<N> x, size_t first_position, std::span<const float> inv_freq) {
   const size_t half = inv_freq.size();
-  Loops<N>::rows(x.rows, [&](size_t p) {
+  each_row<N>(x.rows, [&](size_t p) {
     for (size_t i = 0; i < half; ++i) {
       const CosSin turn = cos_sin_spec(static_cast<float>(first_position + p) * inv_freq[i]);
       for (size_t head = 0; head < x.cols; head += 2 * half) {
@@ -102,6 +100,26 @@ void softmax(N* s, size_t keys, Visible seen, Softmax variant) {
   for (size_t j = 0; j < keys; ++j) s[j] = s[j] * inverse;
 }
 
+/// q kᵀ · scale of one head, which is h columns of q (p, H·h) and of k (keys, K·h): (p, keys), -∞ where unseen.
+template <class N>
+Matrix<N> scores(const Matrix<N>& q, size_t at_q, const Matrix<N>& k, size_t at_k, N scale, size_t h, Mask seen) {
+  Matrix<N> s(q.rows, k.rows, N(masked));
+  for (size_t p = 0; p < q.rows; ++p)
+    for (size_t j = seen(p).begin; j < seen(p).end; ++j)
+      s[p][j] = scale * chain<N>(0, h, [&](size_t i) { return q[p][at_q + i]; },
+                                 [&](size_t i) { return k[j][at_k + i]; });
+  return s;
+}
+
+/// pattern · v of one head, which is h columns of v (keys, K·h) and of z (p, H·h).
+template <class N>
+void weigh(const Matrix<N>& pattern, const Matrix<N>& v, size_t at_v, size_t h, Mask seen, Matrix<N>& z, size_t at_z) {
+  for (size_t p = 0; p < z.rows; ++p)
+    for (size_t i = 0; i < h; ++i)
+      z[p][at_z + i] = chain<N>(seen(p).begin, seen(p).end, [&](size_t j) { return pattern[p][j]; },
+                                [&](size_t j) { return v[j][at_v + i]; });
+}
+
 /// attn_out = W_O z,  z = softmax(q kᵀ / √h) v  head by head; query head i reads key/value head i / (H/K).
 /// x (p, d): attn_out (p, d).   HF: LlamaAttention, eager_attention_forward; Vaswani et al. 2017
 template <class N>
@@ -114,36 +132,24 @@ Matrix<N> attention(const Model& model, size_t layer, const Matrix<N>& x, Past<N
   const Matrix<N> v = see(HookPoint::V, layer, linear(x, w.wv, w.bv));  // (p, K·h)
   const Matrix<N> rot_q = see(HookPoint::RotQ, layer, rope(q, past.positions, model.inv_freq()));
   const Matrix<N> rot_k = see(HookPoint::RotK, layer, rope(k, past.positions, model.inv_freq()));
-  Matrix<N>&keys = past.k[layer], &values = past.v[layer];  // (positions, K·h)
-  keys.append(rot_k);
-  values.append(v);
+  const Matrix<N>&keys = past.k[layer].append(rot_k), &values = past.v[layer].append(v);  // (positions, K·h)
   const size_t h = c.head_dim;
   const N scale = Number<N>::narrow(1.0 / Number<N>::sqrt(static_cast<double>(h)));
-  const auto seen = [&](size_t p) { return visible_to(past.positions + p, c.sliding_window); };
-  const auto whole = [&](size_t) { return Visible{0, h}; };
+  const Mask seen = {past.positions, c.sliding_window};
   Matrix<N> z(x.rows, c.heads * h);  // (p, H·h)
   for (size_t head = 0; head < c.heads; ++head) {
     const size_t at_q = head * h, at_kv = head / (c.heads / c.kv_heads) * h;
-    Matrix<N> scores(x.rows, keys.rows, N(masked));  // (query, key)
-    Loops<N>::chains(x.rows, seen, whole, [&](size_t p, size_t i) -> const N& { return rot_q[p][at_q + i]; },
-                     [&](size_t j, size_t i) -> const N& { return keys[j][at_kv + i]; },
-                     [&](size_t p, size_t j, const N& sum) { scores[p][j] = scale * sum; });
-    Matrix<N> pattern = see(HookPoint::AttnScores, layer, scores, head);
-    Loops<N>::rows(x.rows, [&](size_t p) { softmax(pattern[p], keys.rows, seen(p), variant); });
+    Matrix<N> pattern = see(HookPoint::AttnScores, layer, scores(rot_q, at_q, keys, at_kv, scale, h, seen), head);
+    each_row<N>(x.rows, [&](size_t p) { softmax(pattern[p], keys.rows, seen(p), variant); });
     pattern = see(HookPoint::Pattern, layer, pattern, head);
-    Loops<N>::chains(x.rows, whole, seen, [&](size_t p, size_t j) -> const N& { return pattern[p][j]; },
-                     [&](size_t i, size_t j) -> const N& { return values[j][at_kv + i]; },
-                     [&](size_t p, size_t i, const N& sum) { z[p][at_q + i] = sum; });
+    weigh(pattern, values, at_kv, h, seen, z, at_q);
   }
-  z = see(HookPoint::Z, layer, z);
-  return see(HookPoint::AttnOut, layer, linear(z, w.wo, w.bo));
+  return see(HookPoint::AttnOut, layer, linear(see(HookPoint::Z, layer, z), w.wo, w.bo));
 }
 
 /// silu(g) = g / (1 + e⁻ᵍ)
 template <class N>
-N silu(N g) {
-  return g / (N(1) + Number<N>::exp(-g));
-}
+N silu(N g) { return g / (N(1) + Number<N>::exp(-g)); }
 
 /// mlp_out = W_down (silu(W_gate x) ⊙ W_up x).   x (p, d): mlp_out (p, d).
 /// The m values in the middle are the neurons.   HF: LlamaMLP; SwiGLU, Shazeer 2020
@@ -152,11 +158,8 @@ Matrix<N> mlp(const LayerWeights& w, size_t layer, const Matrix<N>& x, const Obs
   const Matrix<N> gate = see(HookPoint::Pre, layer, linear(x, w.w_gate, w.b_gate));  // (p, m)
   const Matrix<N> up = see(HookPoint::PreLinear, layer, linear(x, w.w_up, w.b_up));  // (p, m)
   Matrix<N> post(x.rows, gate.cols);
-  Loops<N>::rows(x.rows, [&](size_t p) {
-    for (size_t i = 0; i < post.cols; ++i) post[p][i] = silu(gate[p][i]) * up[p][i];
-  });
-  post = see(HookPoint::Post, layer, post);
-  return see(HookPoint::MlpOut, layer, linear(post, w.w_down, w.b_down));
+  each_row<N>(x.rows, [&](size_t p) { for (size_t i = 0; i < post.cols; ++i) post[p][i] = silu(gate[p][i]) * up[p][i]; });
+  return see(HookPoint::MlpOut, layer, linear(see(HookPoint::Post, layer, post), w.w_down, w.b_down));
 }
 
 /// The residual stream of the tokens, which follow those of `past`, through blocks [first, end); their
@@ -190,9 +193,8 @@ Matrix<N> forward(const Model& model, std::span<const int> tokens, Past<N>& past
   if (!logits) return {};
   return see(HookPoint::Logits, 0, linear(final_norm, model.lm_head(), {}));
 }
-// Compiled once, in definition.cpp, where a fused multiply-add is one instruction.
-extern template Matrix<float> forward(const Model&, std::span<const int>, Past<float>&, size_t, size_t, bool,
-                                      Softmax, const Observe<float>&);
-extern template Matrix<double> forward(const Model&, std::span<const int>, Past<double>&, size_t, size_t, bool,
-                                       Softmax, const Observe<double>&);
+extern template Matrix<float> forward(const Model&, std::span<const int>, Past<float>&, size_t, size_t, bool, Softmax,
+                                      const Observe<float>&);
+extern template Matrix<double> forward(const Model&, std::span<const int>, Past<double>&, size_t, size_t, bool, Softmax,
+                                       const Observe<double>&);
 }  // namespace sinkref::definition

@@ -43,6 +43,13 @@ inline Visible visible_to(size_t position, std::optional<size_t> window) {
   return {window && end > *window ? end - *window : 0, end};
 }
 
+/// The keys that each row of a step sees, where `past` positions come before the step.
+struct Mask {
+  size_t past;
+  std::optional<size_t> window;
+  Visible operator()(size_t row) const { return visible_to(past + row, window); }
+};
+
 /// The score of a key that is not seen.
 inline constexpr double masked = -std::numeric_limits<double>::infinity();
 
@@ -125,6 +132,11 @@ struct Number {
   static Wide sqrt(Wide x) { return std::sqrt(x); }
   static N fma(N a, N b, N c) { return std::fma(a, b, c); }
   static N exp(N x) { return exp_spec(x); }
+  /// One after another; a number that is dear to compute may share them out among threads.
+  template <class F>
+  static void each_row(size_t count, const F& f) {
+    for (size_t p = 0; p < count; ++p) f(p);
+  }
 };
 
 /// Σ x(i)·w(i) over begin <= i < end, every product of matrices and vectors:
@@ -149,25 +161,11 @@ N chain(size_t begin, size_t end, const X& x, const W& w) {
   return total;
 }
 
-/// How the page's loops run: one step after another. A number that is dear to compute may share the steps
-/// out among threads, or take many chains at once, and specialises Loops for it.
-template <class N>
-struct Loops {
-  /// f(p) for each row p of a matrix; no row reads what another writes.
-  template <class F>
-  static void rows(size_t count, const F& f) {
-    for (size_t p = 0; p < count; ++p) f(p);
-  }
-  /// put(p, n, Σ x(p, i)·w(n, i)) for each row p and the n of outputs(p): a chain over the i of terms(p).
-  template <class Outputs, class Terms, class X, class W, class Put>
-  static void chains(size_t count, const Outputs& outputs, const Terms& terms, const X& x, const W& w,
-                     const Put& put) {
-    for (size_t p = 0; p < count; ++p)
-      for (size_t n = outputs(p).begin; n < outputs(p).end; ++n)
-        put(p, n, chain<N>(terms(p).begin, terms(p).end, [&](size_t i) { return x(p, i); },
-                           [&](size_t i) { return w(n, i); }));
-  }
-};
+/// f(p) for each row p; no row reads what another writes.
+template <class N, class F>
+void each_row(size_t count, const F& f) {
+  Number<N>::each_row(count, f);
+}
 
 /// What softmax may subtract for x, since any number will do: of a number with a radius its middle alone,
 /// whose radius would otherwise count twice.

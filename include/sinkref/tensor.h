@@ -89,10 +89,11 @@ struct Matrix {
   const T* operator[](size_t r) const { return row(r); }
   std::span<T> span() { return values; }
   /// Puts the rows of another matrix of the same width behind these.
-  void append(const Matrix& more) {
+  Matrix& append(const Matrix& more) {
     values.insert(values.end(), more.values.begin(), more.values.end());
     rows += more.rows;
     cols = more.cols;
+    return *this;
   }
 
  private:

@@ -10,10 +10,6 @@
 #include <arb.h>
 #endif
 
-#include <algorithm>
-#include <functional>
-#include <vector>
-
 #include "base/threads.h"
 #include "sinkref/number.h"
 
@@ -88,44 +84,9 @@ struct Number<Ball> {
     arb_exp(x.get(), x.get(), Ball::precision);
     return x;
   }
-};
-
-/// Rows of balls by reference: (rows, cols), where nothing stands for zero.
-struct BallTable {
-  size_t rows, cols;
-  std::vector<const Ball*> entries;
-
-  BallTable(size_t rows, size_t cols) : rows(rows), cols(cols), entries(rows * cols, nullptr) {}
-  const Ball*& at(size_t r, size_t c) { return entries[r * cols + c]; }
-  const Ball* at(size_t r, size_t c) const { return entries[r * cols + c]; }
-};
-
-/// put(p, n, Σ x(p, i)·w(n, i)) for the n of wanted[p]; see exact_product.cpp.
-void exact_chains(const BallTable& x, const BallTable& w, const std::vector<Visible>& wanted,
-                  const std::function<void(size_t p, size_t n, const Ball& sum)>& put);
-
-template <>
-struct Loops<Ball> {
   template <class F>
-  static void rows(size_t count, const F& f) {
+  static void each_row(size_t count, const F& f) {
     parallel_for(count, f);
-  }
-  template <class Outputs, class Terms, class X, class W, class Put>
-  static void chains(size_t count, const Outputs& outputs, const Terms& terms, const X& x, const W& w,
-                     const Put& put) {
-    size_t n_end = 0, i_end = 0;
-    std::vector<Visible> wanted;
-    for (size_t p = 0; p < count; ++p) {
-      wanted.push_back(outputs(p));
-      n_end = std::max(n_end, outputs(p).end);
-      i_end = std::max(i_end, terms(p).end);
-    }
-    BallTable left(count, i_end), right(n_end, i_end);
-    for (size_t p = 0; p < count; ++p)
-      for (size_t i = terms(p).begin; i < terms(p).end; ++i) left.at(p, i) = &x(p, i);
-    for (size_t n = 0; n < n_end; ++n)
-      for (size_t i = 0; i < i_end; ++i) right.at(n, i) = &w(n, i);
-    exact_chains(left, right, wanted, put);
   }
 };
 

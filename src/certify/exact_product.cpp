@@ -587,7 +587,7 @@ Ball Piece::sum(size_t p, size_t n, std::vector<mp_limb_t>& limbs) const {
 
 }  // namespace
 
-void exact_chains(const BallTable& x, const BallTable& w, const std::vector<Visible>& wanted,
+void exact_chains(const BallTable& x, const BallTable& w, const std::function<Visible(size_t p)>& wanted,
                   const std::function<void(size_t p, size_t n, const Ball& sum)>& put) {
   const size_t terms = x.cols;
   // The sums of one block fit fp64, those of all blocks and digits int64.
@@ -610,7 +610,7 @@ void exact_chains(const BallTable& x, const BallTable& w, const std::vector<Visi
     const EvenRows<float>& b = right[task % right.size()];
     bool any = false;
     for (size_t p = 0; p < a.rows; ++p)
-      any = any || (wanted[a.first + p].begin < b.first + b.rows && b.first < wanted[a.first + p].end);
+      any = any || (wanted(a.first + p).begin < b.first + b.rows && b.first < wanted(a.first + p).end);
     if (!any) return;
     Piece piece(a, b, digit_bits);
     for (size_t block = a.begin / block_terms * block_terms; block < a.end; block += block_terms)
@@ -618,8 +618,33 @@ void exact_chains(const BallTable& x, const BallTable& w, const std::vector<Visi
     std::vector<mp_limb_t> limbs;
     for (size_t p = 0; p < a.rows; ++p)
       for (size_t n = 0; n < b.rows; ++n)
-        if (wanted[a.first + p].holds(b.first + n)) put(a.first + p, b.first + n, piece.sum(p, n, limbs));
+        if (wanted(a.first + p).holds(b.first + n)) put(a.first + p, b.first + n, piece.sum(p, n, limbs));
   });
+}
+
+template <>
+Matrix<Ball> definition::scores(const Matrix<Ball>& q, size_t at_q, const Matrix<Ball>& k, size_t at_k, Ball scale, size_t h,
+                                Mask seen) {
+  BallTable left(q.rows, h), right(k.rows, h);
+  for (size_t p = 0; p < q.rows; ++p)
+    for (size_t i = 0; i < h; ++i) left.at(p, i) = &q[p][at_q + i];
+  for (size_t j = 0; j < k.rows; ++j)
+    for (size_t i = 0; i < h; ++i) right.at(j, i) = &k[j][at_k + i];
+  Matrix<Ball> s(q.rows, k.rows, Ball(masked));
+  exact_chains(left, right, seen, [&](size_t p, size_t j, const Ball& sum) { s[p][j] = scale * sum; });
+  return s;
+}
+
+template <>
+void definition::weigh(const Matrix<Ball>& pattern, const Matrix<Ball>& v, size_t at_v, size_t h, Mask seen, Matrix<Ball>& z,
+                       size_t at_z) {
+  BallTable left(pattern.rows, v.rows), right(h, v.rows);
+  for (size_t p = 0; p < pattern.rows; ++p)
+    for (size_t j = seen(p).begin; j < seen(p).end; ++j) left.at(p, j) = &pattern[p][j];
+  for (size_t i = 0; i < h; ++i)
+    for (size_t j = 0; j < v.rows; ++j) right.at(i, j) = &v[j][at_v + i];
+  const auto all = [&](size_t) { return Visible{0, h}; };
+  exact_chains(left, right, all, [&](size_t p, size_t i, const Ball& sum) { z[p][at_z + i] = sum; });
 }
 
 }  // namespace sinkref
