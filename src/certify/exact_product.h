@@ -19,8 +19,8 @@ struct TooFewBits : std::runtime_error {
 /// Whose fp64 products are used: every one of Kernels gives the same bytes. Throws InputError for an unknown name.
 void set_product_kernel(const std::string& name);
 
-/// Integers of at most `bits` bits as fp64, in the way of every product here. Throws std::logic_error unless
-/// `terms` products of an x of `x_bits` and a w of `w_bits` add up to no more than 2^53.
+/// Throws std::logic_error unless `terms` products of integers of `x_bits` and of `w_bits` bits add up to no more
+/// than 2^53.
 void require_exact_sums(size_t terms, long x_bits, long w_bits);
 
 /// y (rows, outputs) = x (rows, terms) · wᵀ of integers, checked: throws std::logic_error if a kernel's sums are

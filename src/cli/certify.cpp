@@ -228,39 +228,51 @@ ordered_json result_json(const Certificate& certificate, double seconds) {
 
 }  // namespace
 
+namespace {
+
+/// The file, and beside it the decimals; the digits first, so that the file stands for both.
+void write_certificate(const CertifyCommand& options, const Model& model, const CertifyRequest& request,
+                       const std::vector<std::string>& notes, const Certificate& certificate) {
+  const ModelConfig& config = model.config();
+  size_t depth = 0;
+  for (const Hook hook : request.hooks) depth = std::max(depth, blocks_needed(hook, config.layers));
+  auto metadata = trace_metadata(model, depth, "certified", options.softmax);
+  add_notes(notes, metadata);
+  metadata["patch"] = neurons_text(request.patch);
+  if (!request.patch.empty()) metadata["patch_site"] = patch_site_name(options.patch_site);
+  metadata["ablate"] = neurons_text(request.ablation);
+  metadata["rope"] = request.rope == RopeTable::given ? rope_json(request).dump() : options.rope;
+  metadata["bits"] = std::to_string(certificate.bits);
+  metadata["certified"] = certified_json(certificate).dump();
+  metadata["certified_sha256"] = certified_sha256(metadata["certified"], request.tokens, certificate);
+  if (!certificate.claims.empty()) metadata["claims"] = claims_json(certificate).dump();
+  TraceWriter<float> writer(*options.out, options.force, config, request.hooks, {request.tokens}, metadata);
+  write_tensors(certificate, request.tokens, writer);
+  if (options.digits) write_text_file(*options.out + ".digits.jsonl", digits_text(certificate), options.force);
+  writer.commit();
+}
+
+}  // namespace
+
 int CertifyCommand::run() const {
   require_certify();
+  const CertifyCommand& options = *this;
   const auto begin = Clock::now();
-  const Model opened = open_model(*this);
+  if (!options.out && !options.claims)
+    throw InputError("--out is missing; expected the safetensors file to write, or --claims");
+  if (!options.out && options.digits)
+    throw InputError("--out is missing; expected the file that --digits writes beside");
+  if (options.out) OutputFile(*options.out, options.force);  // what cannot be written is said before the run
+  const Model opened = open_model(options);
   std::vector<std::string> notes;
-  CertifyRequest request = request_of(*this, opened, notes);
-  if (!out && !claims) throw InputError("--out is missing; expected the safetensors file to write, or --claims");
-  if (!out && digits) throw InputError("--out is missing; expected the file that --digits writes beside");
-  if (!out) request.hooks.clear();  // the claims alone
-  require_reach(certify_cost(opened.config(), request), at_any_cost);
+  CertifyRequest request = request_of(options, opened, notes);
+  if (!options.out) request.hooks.clear();  // the claims alone
+  require_reach(certify_cost(opened.config(), request), options.at_any_cost);
   request.progress = bar();
   const Certificate certificate = certify(opened, request);
   const double seconds = seconds_since(begin);
-  if (out) {
-    size_t depth = 0;
-    for (const Hook hook : request.hooks) depth = std::max(depth, blocks_needed(hook, opened.config().layers));
-    auto metadata = trace_metadata(opened, depth, "certified", softmax);
-    add_notes(notes, metadata);
-    metadata["patch"] = neurons_text(request.patch);
-    if (!request.patch.empty()) metadata["patch_site"] = patch_site_name(patch_site);
-    metadata["ablate"] = neurons_text(request.ablation);
-    metadata["rope"] = request.rope == RopeTable::given ? rope_json(request).dump() : rope;
-    metadata["bits"] = std::to_string(certificate.bits);
-    metadata["certified"] = certified_json(certificate).dump();
-    metadata["certified_sha256"] = certified_sha256(metadata["certified"], request.tokens, certificate);
-    if (!certificate.claims.empty()) metadata["claims"] = claims_json(certificate).dump();
-    const std::vector<std::vector<int>> batch = {request.tokens};
-    TraceWriter<float> writer(*out, force, opened.config(), request.hooks, batch, metadata);
-    write_tensors(certificate, request.tokens, writer);
-    if (digits) write_text_file(*out + ".digits.jsonl", digits_text(certificate), force);
-    writer.commit();
-  }
-  if (json) std::cout << json_text(result_json(certificate, seconds)) << '\n';
+  if (options.out) write_certificate(options, opened, request, notes, certificate);
+  if (options.json) std::cout << json_text(result_json(certificate, seconds)) << '\n';
   else say_result(certificate, seconds);
   const bool all_proved = std::all_of(certificate.claims.begin(), certificate.claims.end(),
                                       [](const ClaimResult& claim) { return claim.proof == Proof::proved; });

@@ -17,7 +17,10 @@ OptionTable SinkCommand::table() {
   return joined({study_rows(), patch_row(),
                  {{"patch-effect", flag(patch_effect),
                    "what the patch does to the runs and to ordinary text, with the other sites "
-                   "beside it"}}});
+                   "beside it"},
+                  {"certify", flag(certify),
+                   "prove the causal check of each sink: that without its neurons the norms are below their "
+                   "shares, as real numbers"}}});
 }
 
 OptionTable FirstLayerCommand::table() { return joined({study_rows(), precision_row()}); }

@@ -18,7 +18,7 @@ struct StudyCommand : RunningCommand {
 };
 
 struct SinkCommand : StudyCommand {
-  bool patch_effect = false;
+  bool patch_effect = false, certify = false;
   SinkCommand() { patch = "auto"; }
   OptionTable table() override;
   int run() const override;
