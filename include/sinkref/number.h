@@ -132,11 +132,6 @@ struct Number {
   static Wide sqrt(Wide x) { return std::sqrt(x); }
   static N fma(N a, N b, N c) { return std::fma(a, b, c); }
   static N exp(N x) { return exp_spec(x); }
-  /// One after another; a number that is dear to compute may share them out among threads.
-  template <class F>
-  static void each_row(size_t count, const F& f) {
-    for (size_t p = 0; p < count; ++p) f(p);
-  }
 };
 
 /// Σ x(i)·w(i) over begin <= i < end, every product of matrices and vectors:
@@ -161,10 +156,19 @@ N chain(size_t begin, size_t end, const X& x, const W& w) {
   return total;
 }
 
+/// How rows follow one another. A number that is dear to compute specialises it to share them out among threads.
+template <class N>
+struct Rows {
+  template <class F>
+  static void each(size_t count, const F& f) {
+    for (size_t p = 0; p < count; ++p) f(p);
+  }
+};
+
 /// f(p) for each row p; no row reads what another writes.
 template <class N, class F>
 void each_row(size_t count, const F& f) {
-  Number<N>::each_row(count, f);
+  Rows<N>::each(count, f);
 }
 
 /// What softmax may subtract for x, since any number will do: of a number with a radius its middle alone,

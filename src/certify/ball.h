@@ -84,8 +84,12 @@ struct Number<Ball> {
     arb_exp(x.get(), x.get(), Ball::precision);
     return x;
   }
+};
+
+template <>
+struct Rows<Ball> {
   template <class F>
-  static void each_row(size_t count, const F& f) {
+  static void each(size_t count, const F& f) {
     parallel_for(count, f);
   }
 };
