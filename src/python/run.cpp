@@ -84,7 +84,6 @@ void add_function(Hook hook, size_t index, sinkref_function function, size_t hea
     const bool attention = is_attention(hook.point);
     if (attention && a.head + 1 < heads) return;
     const size_t head_stride = attention ? a.rows.size() * a.stride : 0, shown = attention ? heads : 1;
-    check_signals();
     const sinkref_activation values{index, a.rows.front().sequence, a.rows.front().position, shown,
                                     a.rows.size(), a.width, a.stride, head_stride,
                                     a.values - (shown - 1) * head_stride};

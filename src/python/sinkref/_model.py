@@ -44,7 +44,7 @@ class Config:
 def _tiny_model() -> Path:
     """The model that comes along: of the package, or of the source tree that it lies in."""
     here = Path(__file__).resolve().parent
-    for folder in (here / "tiny_llama3", *(p / "reference_outputs" / "tiny_llama3" for p in here.parents)):
+    for folder in (here / "share" / "sinkref" / "tiny_llama3", *(p / "reference_outputs" / "tiny_llama3" for p in here.parents)):
         if (folder / "config.json").exists():
             return folder
     raise InputError("Model: no path was given; expected a Hugging Face folder or a .gguf file")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes as c
-from typing import Any, Callable, List, Optional, Sequence, Tuple, Union, TYPE_CHECKING
+from typing import Any, Callable, Generator, List, Optional, Sequence, Tuple, Union, TYPE_CHECKING
 
 import numpy as np
 
@@ -48,7 +48,7 @@ def token_batch(model: "Model", tokens: Any) -> List[np.ndarray]:
     if isinstance(tokens, (list, tuple)) and tokens and all(isinstance(t, (list, tuple, np.ndarray))
                                                             for t in tokens):
         return [token_ids(t) for t in tokens]
-    if getattr(tokens, "ndim", 1) == 2:
+    if getattr(tokens, "ndim", 1) == 2 and len(tokens) > 0:
         return [token_ids(row) for row in np.asarray(tokens)]
     return [token_ids(tokens)]
 
@@ -94,12 +94,35 @@ def chosen(model: "Model", names: Names, where: str) -> List[int]:
     return model._select(",".join(globs), where) if globs else []
 
 
+class _Callbacks:
+    """What the engine calls, by `send` of a generator: there a signal's exception is raised inside the `try`, which a
+    function's first instruction would not be. An exception ends the run and is kept."""
+
+    def __init__(self) -> None:
+        self.error: Optional[BaseException] = None
+
+    def of(self, call: Callable[[Any], None]) -> Callable[[Any], int]:
+        def answers() -> Generator[int, Any, None]:
+            answer = 1
+            while True:
+                try:
+                    call((yield answer))
+                    answer = 1
+                except GeneratorExit:
+                    return
+                except BaseException as error:  # it is raised again when the engine has come back
+                    self.error, answer = error, 0
+
+        generator = answers()
+        next(generator)
+        return generator.send
+
+
 class _Functions:
-    """The functions of a run, as the engine calls them. An exception ends the run and is kept."""
+    """The functions of a run, as the engine calls them."""
 
     def __init__(self, model: "Model", fwd_hooks: Sequence[Tuple[Names, HookFunction]]) -> None:
         self.fp64, self.dtype = model._fp64, model._dtype
-        self.error: Optional[BaseException] = None
         self.entries: List[Tuple[Any, HookPoint, HookFunction]] = []
         if isinstance(fwd_hooks, (str, bytes)) or not hasattr(fwd_hooks, "__iter__"):
             raise InputError(f"fwd_hooks: found {fwd_hooks!r}, expected a list of (name, function)")
@@ -116,25 +139,20 @@ class _Functions:
                 hook = model._hooks[i]
                 self.entries.append((hook, HookPoint(hook.name, hook.layer), function))
 
-    def call(self, pointer: Any) -> int:
+    def call(self, pointer: Any) -> None:
+        a = pointer.contents
+        hook, point, function = self.entries[a.function]
+        shape = (1, a.heads, a.rows, a.width) if hook.attention else (1, a.rows, *hook.shape)
+        array = np.empty(shape, self.dtype)
+        lib.sinkref_read(pointer, self.fp64, array.ctypes.data)
+        point.positions = range(a.first_position, a.first_position + a.rows)
+        result = function(array, point)
+        values = self.checked(array if result is None else result, shape, hook.name)
+        masked = hook.name.endswith("hook_attn_scores")
         try:
-            a = pointer.contents
-            hook, point, function = self.entries[a.function]
-            shape = (1, a.heads, a.rows, a.width) if hook.attention else (1, a.rows, *hook.shape)
-            array = np.empty(shape, self.dtype)
-            lib.sinkref_read(pointer, self.fp64, array.ctypes.data)
-            point.positions = range(a.first_position, a.first_position + a.rows)
-            result = function(array, point)
-            values = self.checked(array if result is None else result, shape, hook.name)
-            masked = hook.name.endswith("hook_attn_scores")
-            try:
-                check(lib.sinkref_write(pointer, self.fp64, masked, values.ctypes.data))
-            except InputError as error:
-                raise InputError(f"{hook.name}: {error}") from None
-            return 1
-        except BaseException as error:  # it is raised again when the engine has come back
-            self.error = error
-            return 0
+            check(lib.sinkref_write(pointer, self.fp64, masked, values.ctypes.data))
+        except InputError as error:
+            raise InputError(f"{hook.name}: {error}") from None
 
     def checked(self, given: Any, shape: Tuple[int, ...], name: str) -> np.ndarray:
         if not isinstance(given, np.ndarray) and not hasattr(given, "__array__"):
@@ -159,9 +177,9 @@ def run(model: "Model", batch: List[np.ndarray], *, state: Optional[int] = None,
         captures: Sequence[int] = (), positions: Optional[np.ndarray] = None,
         fwd_hooks: Sequence[Tuple[Names, HookFunction]] = (), last_logits: bool = False, generate: int = 0,
         prompt: bool = True, targets: Optional[np.ndarray] = None,
-        each: Optional[Callable[[int], object]] = None) -> Result:
+        each: Optional[Callable[[int], Any]] = None) -> Result:
     """Runs sequences, or a state's continuation, and fills the arrays asked for."""
-    functions = _Functions(model, fwd_hooks)
+    functions, callbacks = _Functions(model, fwd_hooks), _Callbacks()
     if functions.entries and len(batch) != 1:
         raise InputError(f"fwd_hooks: found {len(batch)} sequences, expected one; run them one after the other")
     longest = max(len(tokens) for tokens in batch)
@@ -176,14 +194,6 @@ def run(model: "Model", batch: List[np.ndarray], *, state: Optional[int] = None,
     tokens = np.concatenate(batch)
     lengths = np.array([len(t) for t in batch], np.uintp)
 
-    def on_token(token: int) -> int:
-        try:
-            each(token)  # type: ignore[misc]
-            return 1
-        except BaseException as error:
-            functions.error = error
-            return 0
-
     r = Run(state=state, sequences=len(batch), tokens=tokens.ctypes.data, lengths=lengths.ctypes.data,
             prompt=prompt, chunk=longest if functions.entries else CHUNK)
     r.captures = len(result.cache)
@@ -195,7 +205,7 @@ def run(model: "Model", batch: List[np.ndarray], *, state: Optional[int] = None,
     if functions.entries:
         r.functions = len(functions.entries)
         r.function_names = (c.c_char_p * r.functions)(*(hook.name.encode() for hook, _, _ in functions.entries))
-        r.function = Function(functions.call)
+        r.function = Function(callbacks.of(functions.call))
     if last_logits:
         result.last_logits = np.empty((len(batch), model.cfg.d_vocab), model._dtype)
         r.last_logits = result.last_logits.ctypes.data
@@ -203,18 +213,21 @@ def run(model: "Model", batch: List[np.ndarray], *, state: Optional[int] = None,
     if generate:
         r.generate, r.generated = generate, generated.ctypes.data
         if each is not None:
-            r.each = Token(on_token)
+            r.each = Token(callbacks.of(each))
     if targets is not None:
         result.log_probs = np.empty(longest, np.float64)
         r.targets, r.log_probs = targets.ctypes.data, result.log_probs.ctypes.data
 
     status = lib.sinkref_run_model(model._handle.value, c.byref(r))
-    if functions.error is not None:
-        raise functions.error
+    if callbacks.error is not None:
+        try:
+            raise callbacks.error
+        finally:
+            callbacks.error = None  # which holds this frame
     check(status)
     result.generated = generated[:r.generated_count].astype(np.int64)
     if generate:
-        ran = longest + len(result.generated)
+        ran = min(longest + len(result.generated), model.cfg.n_ctx - before)  # the last may not fit
         for name, array in result.cache.items():
             attention = array.ndim == 4 and name.endswith(("hook_attn_scores", "hook_pattern"))
             result.cache[name] = array[:, :, :ran, :before + ran] if attention else array[:, :ran]
