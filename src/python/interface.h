@@ -59,6 +59,13 @@ struct sinkref_run {
   const char* const* function_names;
   sinkref_function function;
 
+  /// In the grammar of --intervene; the file "&N" is the given array N, of doubles.
+  const char* interventions;
+  size_t given;
+  const double* const* given_values;
+  const size_t* const* given_shapes;
+  const size_t* given_dimensions;
+
   void* last_logits;   ///< [b, V], or none
   size_t generate;     ///< this many tokens at most follow, greedily (one sequence)
   int32_t* generated;
@@ -107,6 +114,9 @@ SINKREF_API size_t sinkref_state_length(const sinkref_state* state);
 
 /// A run that fails leaves the state as it was.
 SINKREF_API int sinkref_run_model(const sinkref_model* model, sinkref_run* run);
+
+/// The interventions of a run as one text, each FILE named by the SHA-256 of its numbers.
+SINKREF_API int sinkref_interventions(const sinkref_model* model, const sinkref_run* run, sinkref_buffer** text);
 
 /// Copies an activation to a contiguous array, and back where the array differs. InputError for numbers
 /// that are not finite (scores may be -inf).

@@ -7,6 +7,7 @@
 #include "eval/eval.h"
 #include "python/handles.h"
 #include "sinkref/error.h"
+#include "sinkref/interventions.h"
 
 namespace sinkref::python {
 
@@ -14,6 +15,22 @@ namespace {
 
 Hook hook_of(const char* name, const Model& model) {
   return select_hooks(name, model.config().layers, "hook").at(0);
+}
+
+std::vector<Intervention> interventions_of(const sinkref_run& run, const ModelConfig& config) {
+  if (run.interventions == nullptr) return {};
+  const GivenReader read = [&](const std::string& file, const std::string& hook) -> GivenValues {
+    if (!file.starts_with('&')) return read_given(file, hook);
+    const bool is_number = file.size() > 1 && file.size() < 9 && file.find_first_not_of("0123456789", 1) == file.npos;
+    const size_t i = is_number ? std::stoul(file.substr(1)) : run.given;
+    if (i >= run.given) refuse("interventions", "found " + quoted(file) + ", expected a file", "name one");
+    GivenValues given{{run.given_shapes[i], run.given_shapes[i] + run.given_dimensions[i]}, {}, {}};
+    size_t count = 1;
+    for (const size_t extent : given.shape) count *= extent;
+    given.values.assign(run.given_values[i], run.given_values[i] + count);
+    return given;
+  };
+  return parse_interventions(run.interventions, "interventions", config, read);
 }
 
 /// Where the rows of a run go in its arrays.
@@ -167,6 +184,9 @@ void run_as(const Opened& opened, sinkref_run& run) {
   RunOptions options = opened.options;
   options.chunk = std::max<size_t>(run.chunk, 1);
   Hooks<T> hooks;
+  std::vector<size_t> prompts;
+  for (const std::vector<int>& sequence : tokens) prompts.push_back(before + sequence.size());
+  add_interventions(interventions_of(run, c), prompts, hooks);
   for (size_t i = 0; i < run.functions; ++i) {
     const Hook hook = hook_of(run.function_names[i], model);
     options.whole_patterns |= is_attention(hook.point);
@@ -226,6 +246,13 @@ void run_as(const Opened& opened, sinkref_run& run) {
 }  // namespace
 
 }  // namespace sinkref::python
+
+int sinkref_interventions(const sinkref_model* model, const sinkref_run* run, sinkref_buffer** text) {
+  using namespace sinkref::python;
+  return guarded([&] {
+    *text = new sinkref_buffer{interventions_text(interventions_of(*run, model->opened->model.config()))};
+  });
+}
 
 int sinkref_run_model(const sinkref_model* model, sinkref_run* run) {
   using namespace sinkref::python;

@@ -332,6 +332,184 @@ class Generation(Case):
         self.same(state.append(ids[8:]), model(ids)[:, 8:])
 
 
+class Interventions(Case):
+    """Each action is what plain numpy does in a hook, and what --intervene does."""
+
+    I = sinkref.Intervention
+
+    def setUp(self):
+        self.model = sinkref.Model(tiny[2])
+        self.other = ids[:5] + [44] + ids[6:]
+        _, self.cache = self.model.run_with_cache(self.other)
+
+    def equal(self, intervention, function, names=None, model=None):
+        """`function` changes a hook's array as the intervention should."""
+        model = model or self.model
+        hook = intervention._hook
+        _, expected = model.run_with_cache(ids, fwd_hooks=[(hook, function)])
+        _, found = model.run_with_cache(ids, interventions=[intervention])
+        for name in expected:
+            self.same(found[name], expected[name], f"{intervention}: {name}")
+        _, plain = model.run_with_cache(ids)
+        self.assertTrue(any((plain[n] != found[n]).any() for n in plain), f"{intervention} changes nothing")
+
+    def test_actions_on_vectors(self):
+        I, name = self.I, "blocks.1.hook_resid_mid"
+        theirs = self.cache[name]
+        vector = np.linspace(-1, 1, 64)
+        total = np.zeros(64)  # in the order of the positions
+        for row in theirs[0].astype(np.float64):
+            total += row
+        mean = (total / theirs.shape[1]).astype(np.float32)
+
+        def assign(index, value):
+            def f(array, hook):
+                array[index] = value(array) if callable(value) else value
+            return f
+
+        every, some = np.s_[:, :], np.s_[:, [0, 5, 19]]
+        self.equal(I.zero(name), assign(every, 0))
+        self.equal(I.zero(name, positions=[0, 5, -1]), assign(some, 0))
+        self.equal(I.zero(name, positions=slice(-3, None), parts=[3, 60]), assign(np.s_[:, -3:, [3, 60]], 0))
+        self.equal(I.mean(name, theirs), assign(every, mean))
+        self.equal(I.mean(name, vector, positions="2:4,7"), assign(np.s_[:, [2, 3, 7]], vector.astype(np.float32)))
+        self.equal(I.patch(name, self.cache), assign(every, theirs))
+        self.equal(I.patch(name, theirs, positions=5), assign(np.s_[:, 5], theirs[:, 5]))
+        self.equal(I.patch(name, theirs, parts=range(8)), assign(np.s_[:, :, :8], theirs[:, :, :8]))
+        self.equal(I.steer(name, vector, -2.5), assign(every, lambda a: a + (-2.5 * vector).astype(np.float32)))
+        self.equal(I.pin(name, 4, parts=[1, 2]), assign(np.s_[:, 5:, [1, 2]], lambda a: a[:, 4:5, [1, 2]]))
+
+    def test_heads(self):
+        I = self.I
+        z, pattern, scores = "blocks.2.attn.hook_z", "blocks.2.attn.hook_pattern", "blocks.2.attn.hook_attn_scores"
+
+        def zero_heads(array, hook):
+            array[:, :, [0, 3]] = 0
+
+        def zero_pattern(array, hook):
+            array[:, [0, 3]] = 0
+
+        def their_pattern(array, hook):
+            array[:, 1, 4:9] = self.cache[hook.name][:, 1, 4:9]
+
+        def their_values(array, hook):
+            array[:, :, 1] = self.cache[hook.name][:, :, 1]
+
+        self.equal(I.zero(z, parts=[0, 3]), zero_heads)
+        self.equal(I.zero(pattern, parts=[0, 3]), zero_pattern)
+        for name in (pattern, scores):
+            self.equal(I.patch(name, self.cache, positions=slice(4, 9), parts=1), their_pattern)
+        self.equal(I.patch("blocks.2.attn.hook_v", self.cache, parts=1), their_values)
+
+    def test_directions(self):
+        """To rounding: numpy sums in another order."""
+        I, name = self.I, "blocks.1.hook_resid_post"
+        model = sinkref.Model(tiny[2], precision="fp64")
+        _, plain = model.run_with_cache(ids)
+        _, theirs = model.run_with_cache(self.other)
+        d = np.sin(np.arange(64.0))
+
+        def component(x):
+            return x @ d / (d @ d)
+
+        for one, wanted in ((I.zero(name, along=d), 0), (I.mean(name, theirs, along=d), component(theirs[name]).mean()),
+                            (I.patch(name, theirs, along=d), component(theirs[name])),
+                            (I.pin(name, 2, along=d), component(plain[name][:, 2:3]))):
+            _, found = model.run_with_cache(ids, name, logits=False, interventions=[one])
+            rest = found[name] - component(found[name])[..., None] * d
+            np.testing.assert_allclose(rest, plain[name] - component(plain[name])[..., None] * d, atol=1e-12)
+            expected = np.broadcast_to(wanted, (1, 20)).copy()
+            if "pin" in str(one):
+                expected[:, :2] = component(plain[name])[:, :2]
+            np.testing.assert_allclose(component(found[name]), expected, atol=1e-12, err_msg=str(one))
+
+    def test_resampling_draws_from_all_positions(self):
+        name = "blocks.0.hook_mlp_out"
+        one = self.I.resample(name, self.cache)
+        _, found = self.model.run_with_cache(ids, name, logits=False, interventions=[one])
+        rows = [next(i for i in range(20) if (self.cache[name][0, i] == row).all()) for row in found[name][0]]
+        self.assertGreater(len(set(rows)), 5)
+        self.assertNotEqual(rows, list(range(20)))
+        _, again = self.model.run_with_cache(ids[:7], name, logits=False, interventions=[one])
+        self.same(again[name], found[name][:, :7])
+
+    def test_the_same_from_the_command_line(self):
+        with tempfile.TemporaryDirectory() as folder:
+            theirs, vector = Path(folder, "theirs.safetensors"), Path(folder, "vector.json")
+            sinkref_program("trace", "--model", tiny[2], "--tokens", ",".join(map(str, self.other)), "--hooks", "*",
+                            "--out", theirs)
+            v = [i / 7 - 4 for i in range(64)]
+            vector.write_text(json.dumps(v))
+            I = self.I
+            text = (f"blocks.*.hook_attn_out@5:#0,1=from:{theirs};blocks.2.hook_resid_pre@-1=add:1.5*{vector};"
+                    f"blocks.3.hook_mlp_out=resample:{theirs};hook_embed#along:{vector}=mean:{theirs}")
+            objects = [I.patch("blocks.*.hook_attn_out", self.cache, slice(5, None), [0, 1]),
+                       I.steer("blocks.2.hook_resid_pre", v, 1.5, -1),
+                       I.resample("blocks.3.hook_mlp_out", self.cache), I.mean("hook_embed", self.cache, along=v)]
+            expected = trace(tiny[2], [ids], "--intervene", text)
+            for interventions in (text, objects):
+                _, cache = self.model.run_with_cache(ids, interventions=interventions)
+                for name, values in cache.items():
+                    self.same(values, expected[name], name)
+            said = self.model.interventions_text(objects)
+            self.assertEqual(said, self.model.interventions_text(text))
+            self.assertNotIn(folder, said)
+            out = Path(folder, "out.safetensors")
+            sinkref_program("trace", "--model", tiny[2], "--tokens", "1,2,3,4,5,6,7", "--intervene", text, "--out", out)
+            data = out.read_bytes()
+            header = json.loads(data[8:8 + int.from_bytes(data[:8], "little")])
+            self.assertEqual(header["__metadata__"]["intervene"], said)
+
+    def test_ablate_and_patch_are_shorthands(self):
+        ablate, patch = "blocks.1.mlp.hook_post#3,77=zero", "blocks.1.mlp.hook_pre_linear#3,77=pin:1"
+        tokens = ",".join(map(str, ids))
+        for short, long in ((("--ablate", "1:3,77"), ablate), (("--patch", "1:3,77"), patch)):
+            expected = trace(tiny[2], [ids, ids[:1], ids[:6]], *short)
+            found = trace(tiny[2], [ids, ids[:1], ids[:6]], "--intervene", long)
+            for name, values in expected.items():
+                self.same(found[name], values, name)
+            for prompt in (tokens, "7"):  # one token has no position 1
+                generated = [sinkref_program("generate", "--model", tiny[2], "--tokens", prompt, "--json",
+                                             "--max-new-tokens", 20, *way) for way in (short, ("--intervene", long))]
+                self.assertEqual(*generated)
+                self.assertEqual(json.loads(generated[0])["tokens"], self.model.generate(
+                    [int(t) for t in prompt.split(",")], 20, interventions=long).tolist())
+
+    def test_however_a_prompt_is_split(self):
+        one = [self.I.pin("blocks.1.mlp.hook_post", 3, parts=[5]), self.I.zero("blocks.0.hook_mlp_out", "2:")]
+        logits, _ = self.model.run_with_cache(ids, (), interventions=one)
+        state = self.model.start()
+        parts = [state.append(ids[a:b], interventions=one) for a, b in ((0, 3), (3, 4), (4, 11), (11, 20))]
+        self.same(np.concatenate(parts, 1), logits)
+
+    def test_bad_ones(self):
+        I, run = self.I, self.model.run_with_cache
+        name, z = "blocks.1.hook_resid_mid", "blocks.1.attn.hook_z"
+        short = {k: v[:, :5] for k, v in self.cache.items()}
+        for bad, message in (
+                ("blocks.1.hook_resid_mid", "has no action"), ("hook_embd=zero", "closest is \"hook_embed\""),
+                (f"{name}=zap", "is no action"), (f"{name}=zero:1", "is no action"), (f"{name}=from", "is no action"),
+                (f"{name}@x=zero", "expected positions"), (f"{name}@=zero", "expected positions"),
+                (f"{name}#64=zero", "no element 64"), (f"{z}#4=zero", "no head 4"), (f"{name}#=zero", "expected numbers"),
+                (f"{name}=pin:-1", "a position"), (f"{name}=from:/nowhere.safetensors", "nowhere"),
+                (f"{name}=add:1e999*&0", "NUMBER"), (f"{name}=from:&0", "expected a file"),
+                (f"{name}=from:&x", "expected a file"), ("", "has no action"),
+                (I.patch(name, short), "has 5 positions, expected position 5"),
+                (I.patch(name, np.zeros(64)), "no positions"), (I.patch(name, np.zeros((1, 20, 63))), "1,20,63"),
+                (I.patch(name, np.zeros((3, 20, 64))), "has 3 sequences"), (I.mean(name, np.zeros(63)), r"\[63\]"),
+                (I.steer(name, np.full(64, np.nan)), "not finite"), (I.steer(name, np.zeros((1, 20, 64))), "no vector"),
+                (I.patch(name, {}), "the cache has no"), (I.zero(name, along=np.zeros(64)), "direction is zero"),
+                (I.mean("*pattern", self.cache), "zero or from"), (I.zero("*pattern", along=[1.0]), "no direction"),
+                (I.patch(name, "abc"), "expected numbers"), (I.patch(name, 5), "shape"), (5, "expected a list"),
+                ([5], "expected Intervention"), ([I.pin(name, 1), I.pin(name, 2)], "to two positions")):
+            with self.subTest(str(bad)):
+                self.refused(message, run, ids, interventions=bad)
+        for call in (lambda: I(5), lambda: I.zero("a@b"), lambda: I.zero(name, parts=[0.5]), lambda: I.pin(name, -1),
+                     lambda: I.zero(name, positions=[]), lambda: I.zero(name, positions=slice(0, 4, 2)),
+                     lambda: I.zero(name, parts=[1], along=[1.0])):
+            self.refused("Intervention", call)
+
+
 class WeightsAreTheModel(Case):
     def test_they_compute_its_activations(self):
         for path in tiny:

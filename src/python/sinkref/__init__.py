@@ -12,6 +12,7 @@ program's trace, whatever the machine, the threads or how a prompt is split.
 from ._cache import ActivationCache
 from ._errors import InputError, InternalError
 from ._hooks import HookPoint
+from ._interventions import Intervention
 from ._library import arithmetic_version, set_threads, threads, version
 from ._model import Config, Model
 from ._state import State
@@ -23,6 +24,7 @@ __all__ = [
     "HookPoint",
     "InputError",
     "InternalError",
+    "Intervention",
     "Model",
     "State",
     "arithmetic_version",

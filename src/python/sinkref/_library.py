@@ -37,6 +37,11 @@ class Run(c.Structure):
         ("functions", c.c_size_t),
         ("function_names", c.POINTER(c.c_char_p)),
         ("function", Function),
+        ("interventions", c.c_char_p),
+        ("given", c.c_size_t),
+        ("given_values", c.POINTER(c.c_void_p)),
+        ("given_shapes", c.POINTER(c.c_void_p)),
+        ("given_dimensions", c.POINTER(c.c_size_t)),
         ("last_logits", c.c_void_p),
         ("generate", c.c_size_t),
         ("generated", c.c_void_p),
@@ -82,6 +87,7 @@ _declare("sinkref_fork", c.c_int, c.c_void_p, c.c_size_t, _pointer)
 _declare("sinkref_state_close", None, c.c_void_p)
 _declare("sinkref_state_length", c.c_size_t, c.c_void_p)
 _declare("sinkref_run_model", c.c_int, c.c_void_p, c.POINTER(Run))
+_declare("sinkref_interventions", c.c_int, c.c_void_p, c.POINTER(Run), _pointer)
 _declare("sinkref_read", None, c.POINTER(Activation), c.c_int, c.c_void_p)
 _declare("sinkref_write", c.c_int, c.POINTER(Activation), c.c_int, c.c_int, c.c_void_p)
 

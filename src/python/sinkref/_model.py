@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ import numpy as np
 
 from ._cache import ActivationCache
 from ._errors import InputError
-from ._library import Handle, bytes_of, lib, made
+from ._interventions import Interventions, give
+from ._library import Handle, Run, bytes_of, lib, made
 from ._run import HookFunction, Names, Positions, chosen, kept_positions, one_sequence, run, token_batch, token_ids
 from ._state import State, with_logits
 from ._weights import Weights
@@ -133,8 +135,8 @@ class Model(Weights):
         return logits
 
     def run_with_cache(self, tokens: Any, names: Names = None, positions: Positions = None,
-                       logits: Union[bool, str] = True, fwd_hooks: Sequence[Tuple[Names, HookFunction]] = ()
-                       ) -> Tuple[Optional[np.ndarray], ActivationCache]:
+                       logits: Union[bool, str] = True, fwd_hooks: Sequence[Tuple[Names, HookFunction]] = (),
+                       interventions: Interventions = ()) -> Tuple[Optional[np.ndarray], ActivationCache]:
         """Runs a prompt and keeps activations.
 
         tokens     text, ids [p] or [b, p], or a list of texts or of lists (of unequal lengths too: the shorter
@@ -144,6 +146,7 @@ class Model(Weights):
         logits     True: [b, p, d_vocab]; "last": [b, d_vocab] of the last position; False: None, and only as much
                    of the model is run as the names need
         fwd_hooks  as for run_with_hooks; the cache has what the model went on with
+        interventions  Intervention objects, or text as of --intervene; they come before the functions
 
         Returns (logits, cache). Shapes are a trace's: [b, p, ...], [b, H, q, k] for scores and pattern.
         """
@@ -154,14 +157,14 @@ class Model(Weights):
         if not captures and not last and not fwd_hooks:
             raise InputError("names: nothing is asked for, expected names of hooks or logits")
         result = run(self, batch, captures=captures, positions=kept_positions(positions, length),
-                     fwd_hooks=fwd_hooks, last_logits=last)
+                     fwd_hooks=fwd_hooks, interventions=interventions, last_logits=last)
         values = result.last_logits if last else result.cache.get("logits") if logits else None
         if len(self._hooks) - 1 not in asked:
             result.cache.pop("logits", None)
         return values, result.cache
 
     def run_with_hooks(self, tokens: Any, fwd_hooks: Sequence[Tuple[Names, HookFunction]],
-                       logits: Union[bool, str] = True) -> Optional[np.ndarray]:
+                       logits: Union[bool, str] = True, interventions: Interventions = ()) -> Optional[np.ndarray]:
         """Runs a prompt while functions see its activations, and change them.
 
         fwd_hooks  [(name, f)]: a name, glob or function of a name, and f(array, hook), called once for each hook
@@ -170,10 +173,10 @@ class Model(Weights):
 
         Returns the logits as run_with_cache does. An exception of f ends the run.
         """
-        return self.run_with_cache(tokens, (), None, logits, fwd_hooks)[0]
+        return self.run_with_cache(tokens, (), None, logits, fwd_hooks, interventions)[0]
 
     def generate(self, tokens: Any, count: int = 64, *, names: Names = (),
-                 fwd_hooks: Sequence[Tuple[Names, HookFunction]] = (),
+                 fwd_hooks: Sequence[Tuple[Names, HookFunction]] = (), interventions: Interventions = (),
                  each: Optional[Callable[[int], object]] = None
                  ) -> Union[np.ndarray, Tuple[np.ndarray, ActivationCache]]:
         """Continues one prompt greedily: the first of the largest logits, at most `count` times; it ends before an
@@ -188,10 +191,11 @@ class Model(Weights):
         ids = one_sequence(self, tokens, "tokens")
         count = self._new_tokens(count, len(ids))
         captures = chosen(self, names, "names")
-        result = run(self, [ids], captures=captures, fwd_hooks=fwd_hooks, generate=count, each=each)
+        result = run(self, [ids], captures=captures, fwd_hooks=fwd_hooks, interventions=interventions,
+                     generate=count, each=each)
         return (result.generated, result.cache) if captures else result.generated
 
-    def log_probs(self, tokens: Any) -> np.ndarray:
+    def log_probs(self, tokens: Any, interventions: Interventions = ()) -> np.ndarray:
         """Natural log-probability of each token after those before it: float64 [p - 1], of tokens 1 to p - 1."""
         ids = one_sequence(self, tokens, "tokens")
         if len(ids) < 2:
@@ -201,13 +205,22 @@ class Model(Weights):
             raise InputError(f"log_probs: token id {high} is not in the vocabulary, expected 0 to "
                              f"{self.cfg.d_vocab - 1}")
         targets = np.ascontiguousarray(ids[1:])
-        result = run(self, [np.ascontiguousarray(ids[:-1])], targets=targets)
+        result = run(self, [np.ascontiguousarray(ids[:-1])], targets=targets, interventions=interventions)
         assert result.log_probs is not None
         return result.log_probs
 
-    def perplexity(self, tokens: Any) -> float:
+    def perplexity(self, tokens: Any, interventions: Interventions = ()) -> float:
         """exp of minus the mean of log_probs."""
-        return float(np.exp(-self.log_probs(tokens).mean()))
+        return float(np.exp(-self.log_probs(tokens, interventions).mean()))
+
+    def interventions_text(self, interventions: Interventions) -> str:
+        """In the grammar of --intervene, one for each hook that is meant, with the SHA-256 of the numbers where they
+        are given: what a trace's metadata has."""
+        r = Run()
+        kept = give(self, interventions, r)
+        text = bytes_of(lib.sinkref_interventions, self._handle.value, ctypes.byref(r)).decode()
+        del kept
+        return text
 
     def start(self, tokens: Any = None) -> State:
         """A state with the tokens (none) run, to be continued and forked."""

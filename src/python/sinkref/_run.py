@@ -10,6 +10,7 @@ import numpy as np
 from ._cache import ActivationCache
 from ._errors import InputError
 from ._hooks import HookPoint
+from ._interventions import Interventions, give
 from ._library import Activation, Function, Run, Token, check, lib
 
 if TYPE_CHECKING:
@@ -175,7 +176,8 @@ class Result:
 
 def run(model: "Model", batch: List[np.ndarray], *, state: Optional[int] = None, before: int = 0,
         captures: Sequence[int] = (), positions: Optional[np.ndarray] = None,
-        fwd_hooks: Sequence[Tuple[Names, HookFunction]] = (), last_logits: bool = False, generate: int = 0,
+        fwd_hooks: Sequence[Tuple[Names, HookFunction]] = (), interventions: Interventions = (),
+        last_logits: bool = False, generate: int = 0,
         prompt: bool = True, targets: Optional[np.ndarray] = None,
         each: Optional[Callable[[int], Any]] = None) -> Result:
     """Runs sequences, or a state's continuation, and fills the arrays asked for."""
@@ -206,6 +208,7 @@ def run(model: "Model", batch: List[np.ndarray], *, state: Optional[int] = None,
         r.functions = len(functions.entries)
         r.function_names = (c.c_char_p * r.functions)(*(hook.name.encode() for hook, _, _ in functions.entries))
         r.function = Function(callbacks.of(functions.call))
+    kept = give(model, interventions, r)
     if last_logits:
         result.last_logits = np.empty((len(batch), model.cfg.d_vocab), model._dtype)
         r.last_logits = result.last_logits.ctypes.data
@@ -219,6 +222,7 @@ def run(model: "Model", batch: List[np.ndarray], *, state: Optional[int] = None,
         r.targets, r.log_probs = targets.ctypes.data, result.log_probs.ctypes.data
 
     status = lib.sinkref_run_model(model._handle.value, c.byref(r))
+    del kept  # the engine has read the arrays
     if callbacks.error is not None:
         try:
             raise callbacks.error

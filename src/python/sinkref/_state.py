@@ -8,6 +8,7 @@ import numpy as np
 
 from ._cache import ActivationCache
 from ._errors import InputError
+from ._interventions import Interventions
 from ._library import Handle, lib, made
 from ._run import HookFunction, Names, Positions, chosen, kept_positions, one_sequence, run
 
@@ -56,21 +57,23 @@ class State:
         return State(self.model, made(lib.sinkref_fork, self._handle.value, int(kept)), self._tokens[:kept].copy())
 
     def append(self, tokens: Any, logits: Union[bool, str] = True,
-               fwd_hooks: Sequence[Tuple[Names, HookFunction]] = ()) -> Optional[np.ndarray]:
+               fwd_hooks: Sequence[Tuple[Names, HookFunction]] = (), interventions: Interventions = ()
+               ) -> Optional[np.ndarray]:
         """Runs more tokens. Returns their logits [1, n, d_vocab], the last position's [1, d_vocab] for
         logits="last", or None for False."""
-        return self.run_with_cache(tokens, (), None, logits, fwd_hooks)[0]
+        return self.run_with_cache(tokens, (), None, logits, fwd_hooks, interventions)[0]
 
     def run_with_cache(self, tokens: Any, names: Names = None, positions: Positions = None,
-                       logits: Union[bool, str] = True, fwd_hooks: Sequence[Tuple[Names, HookFunction]] = ()
-                       ) -> Tuple[Optional[np.ndarray], ActivationCache]:
+                       logits: Union[bool, str] = True, fwd_hooks: Sequence[Tuple[Names, HookFunction]] = (),
+                       interventions: Interventions = ()) -> Tuple[Optional[np.ndarray], ActivationCache]:
         """Runs more tokens and keeps activations of them. As `Model.run_with_cache`; `positions` count from the
         first of the new tokens, and the keys of scores and pattern are all so far."""
         ids = one_sequence(self.model, tokens, "tokens")
         captures, last = with_logits(self.model, chosen(self.model, names, "names"), logits)
         asked = set(chosen(self.model, names, "names"))
         result = run(self.model, [ids], state=self._handle.value, before=len(self), captures=captures,
-                     positions=kept_positions(positions, len(ids)), fwd_hooks=fwd_hooks, last_logits=last)
+                     positions=kept_positions(positions, len(ids)), fwd_hooks=fwd_hooks, interventions=interventions,
+                     last_logits=last)
         self._tokens = np.concatenate([self._tokens, ids])
         values = result.last_logits if last else result.cache.get("logits") if logits else None
         if len(self.model._hooks) - 1 not in asked:
@@ -78,27 +81,27 @@ class State:
         return values, result.cache
 
     def run_with_hooks(self, tokens: Any, fwd_hooks: Sequence[Tuple[Names, HookFunction]],
-                       logits: Union[bool, str] = True) -> Optional[np.ndarray]:
+                       logits: Union[bool, str] = True, interventions: Interventions = ()) -> Optional[np.ndarray]:
         """As `Model.run_with_hooks`, after the tokens so far."""
-        return self.append(tokens, logits, fwd_hooks)
+        return self.append(tokens, logits, fwd_hooks, interventions)
 
     def generate(self, count: int, tokens: Any = None, each: Optional[Callable[[int], object]] = None,
-                 names: Names = (), fwd_hooks: Sequence[Tuple[Names, HookFunction]] = ()
-                 ) -> Union[np.ndarray, Tuple[np.ndarray, ActivationCache]]:
+                 names: Names = (), fwd_hooks: Sequence[Tuple[Names, HookFunction]] = (),
+                 interventions: Interventions = ()) -> Union[np.ndarray, Tuple[np.ndarray, ActivationCache]]:
         """Runs `tokens` (without them: the last one again), then at most `count` more, greedily. As
         `Model.generate`; the state then holds them all."""
         if tokens is None:
             if len(self) == 0:
                 raise InputError("generate: the state is empty, expected tokens to continue")
             shorter = self.fork(len(self) - 1)
-            new = shorter.generate(count, self._tokens[-1:], each, names, fwd_hooks)
+            new = shorter.generate(count, self._tokens[-1:], each, names, fwd_hooks, interventions)
             self._handle, self._tokens = shorter._handle, shorter._tokens
             return new
         ids = one_sequence(self.model, tokens, "tokens")
         count = self.model._new_tokens(count, len(self) + len(ids))
         captures = chosen(self.model, names, "names")
         result = run(self.model, [ids], state=self._handle.value, before=len(self), captures=captures,
-                     fwd_hooks=fwd_hooks, generate=count, each=each)
+                     fwd_hooks=fwd_hooks, interventions=interventions, generate=count, each=each)
         ran = lib.sinkref_state_length(self._handle.value)
         self._tokens = np.concatenate([self._tokens, ids, result.generated])[:ran]
         return (result.generated, result.cache) if captures else result.generated
