@@ -104,6 +104,13 @@ void Forward<T>::attend_tiles(size_t layer, const Matrix<T>& q, const std::vecto
     const size_t stride = cache_padded(keys) + sum_lanes;
     const size_t queries = tile.heads * tile.rows;  // (head of the tile, position)
     const size_t sharing = std::min(tile.heads, group);  // heads of one key/value head
+    // Of whole patterns; a sequence with a parent has room for what one key/value head sees.
+    const bool alone = sequences[rows.front().sequence].parent == nullptr;
+    const auto each_group = [&](const auto& f) {
+      parallel_for(tile.heads / sharing, [&](size_t i) {
+        f(i * sharing * tile.rows, seen((tile.first_head + i * sharing) / group));
+      }, alone ? 2 : SIZE_MAX);
+    };
     b.q.resize(queries * h);
     b.z.resize(queries * h);
     b.scores.resize(queries * stride);
@@ -119,11 +126,10 @@ void Forward<T>::attend_tiles(size_t layer, const Matrix<T>& q, const std::vecto
                   tile.first_head + g});
     };
 
-    for (size_t g = 0; g < tile.heads; g += sharing) {
-      const size_t first = g * tile.rows;
-      kernels_.scores(&b.q[first * h], sharing * tile.rows, seen((tile.first_head + g) / group).keys, keys, h,
-                      scale, &b.scores[first * stride], stride);
-    }
+    each_group([&](size_t first, const Seen<T>& group_sees) {
+      kernels_.scores(&b.q[first * h], sharing * tile.rows, group_sees.keys, keys, h, scale,
+                      &b.scores[first * stride], stride);
+    });
     if (hooked)
       for (size_t i = 0; i < queries; ++i) {
         constexpr T unseen = -std::numeric_limits<T>::infinity();
@@ -132,14 +138,14 @@ void Forward<T>::attend_tiles(size_t layer, const Matrix<T>& q, const std::vecto
         std::fill(row + b.visible[i].end, row + keys, unseen);
       }
     for (size_t g = 0; g < tile.heads; ++g) call_hook(scores_hook, g);
-    for (size_t i = 0; i < queries; ++i)
+    parallel_for(queries, [&](size_t i) {
       kernels_.softmax(&b.scores[i * stride], keys, b.visible[i], options_.softmax);
+    }, whole ? 2 : SIZE_MAX);
     for (size_t g = 0; g < tile.heads; ++g) call_hook(pattern_hook, g);
-    for (size_t g = 0; g < tile.heads; g += sharing) {
-      const size_t first = g * tile.rows;
+    each_group([&](size_t first, const Seen<T>& group_sees) {
       kernels_.weighted_sum(&b.scores[first * stride], sharing * tile.rows, stride, &b.visible[first],
-                            seen((tile.first_head + g) / group).values, h, &b.z[first * h]);
-    }
+                            group_sees.values, h, &b.z[first * h]);
+    });
     for (size_t g = 0; g < tile.heads; ++g)
       for (size_t r = 0; r < tile.rows; ++r)
         std::copy_n(&b.z[(g * tile.rows + r) * h], h,

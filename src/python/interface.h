@@ -115,6 +115,29 @@ SINKREF_API size_t sinkref_state_length(const sinkref_state* state);
 /// A run that fails leaves the state as it was.
 SINKREF_API int sinkref_run_model(const sinkref_model* model, sinkref_run* run);
 
+/// Rows of the observed hook, cells [first, first + cells).
+struct sinkref_rows {
+  size_t first, cells;
+  const void* values;
+};
+using sinkref_cells = int (*)(const sinkref_rows*);  ///< 1 to go on
+
+/// Activation patching (include/sinkref/sweep.h).
+struct sinkref_sweep {
+  const int32_t* tokens;
+  const int32_t* source;
+  size_t length, source_length;
+  size_t layers, positions;
+  const size_t* layer;
+  const size_t* position;
+  const char* point;  ///< of layer 0: "blocks.0.hook_resid_pre"
+  int by_head;
+  const char* observed;
+  size_t observed_position;
+  sinkref_cells result;
+};
+SINKREF_API int sinkref_run_sweep(const sinkref_model* model, const sinkref_sweep* sweep);
+
 /// The interventions of a run as one text, each FILE named by the SHA-256 of its numbers.
 SINKREF_API int sinkref_interventions(const sinkref_model* model, const sinkref_run* run, sinkref_buffer** text);
 

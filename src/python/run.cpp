@@ -8,6 +8,7 @@
 #include "python/handles.h"
 #include "sinkref/error.h"
 #include "sinkref/interventions.h"
+#include "sinkref/sweep.h"
 
 namespace sinkref::python {
 
@@ -15,6 +16,13 @@ namespace {
 
 Hook hook_of(const char* name, const Model& model) {
   return select_hooks(name, model.config().layers, "hook").at(0);
+}
+
+/// What threads share is only read from here on.
+void load_layers(const Opened& opened) {
+  std::call_once(opened.layers_loaded, [&] {
+    for (size_t layer = 0; layer < opened.model.config().layers; ++layer) opened.model.layer(layer);
+  });
 }
 
 std::vector<Intervention> interventions_of(const sinkref_run& run, const ModelConfig& config) {
@@ -162,9 +170,7 @@ template <class T>
 void run_as(const Opened& opened, sinkref_run& run) {
   const Model& model = opened.model;
   const ModelConfig& c = model.config();
-  std::call_once(opened.layers_loaded, [&] {  // what threads share is only read from here on
-    for (size_t layer = 0; layer < c.layers; ++layer) model.layer(layer);
-  });
+  load_layers(opened);
 
   std::vector<std::vector<int>> tokens;
   size_t longest = 0;
@@ -243,9 +249,35 @@ void run_as(const Opened& opened, sinkref_run& run) {
   if (borrowed) borrowed->done();
 }
 
+template <class T>
+void sweep_as(const Opened& opened, const sinkref_sweep& s) {
+  load_layers(opened);
+  PatchSweep sweep;
+  sweep.point = hook_of(s.point, opened.model).point;
+  sweep.layers.assign(s.layer, s.layer + s.layers);
+  sweep.positions.assign(s.position, s.position + s.positions);
+  sweep.by_head = s.by_head != 0;
+  sweep.observed = hook_of(s.observed, opened.model);
+  sweep.observed_position = s.observed_position;
+  patch_sweep<T>(opened.model, opened.options, {s.tokens, s.tokens + s.length}, {s.source, s.source + s.source_length},
+                 sweep, [&](size_t first, const Matrix<T>& rows) {
+                   check_signals();
+                   const sinkref_rows cells{first, rows.rows, rows.values.data()};
+                   if (s.result(&cells) != 1) throw Stopped{sinkref_stopped};
+                 });
+}
+
 }  // namespace
 
 }  // namespace sinkref::python
+
+int sinkref_run_sweep(const sinkref_model* model, const sinkref_sweep* sweep) {
+  using namespace sinkref::python;
+  return guarded([&] {
+    const std::shared_ptr<Opened> opened = model->opened;
+    opened->fp64 ? sweep_as<double>(*opened, *sweep) : sweep_as<float>(*opened, *sweep);
+  });
+}
 
 int sinkref_interventions(const sinkref_model* model, const sinkref_run* run, sinkref_buffer** text) {
   using namespace sinkref::python;

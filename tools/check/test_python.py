@@ -510,6 +510,99 @@ class Interventions(Case):
             self.refused("Intervention", call)
 
 
+class Sweeps(Case):
+    other = ids[:5] + [44] + ids[6:12] + [90] + ids[13:]
+
+    def compare(self, model, hook, by_head=False, observed="logits", observed_position=-1, **axes):
+        """Every cell is a whole run with a patch by a function."""
+        _, theirs = model.run_with_cache(self.other)
+        rows = []
+
+        def keep(array):
+            rows.append(array)
+            return array[:, 7] * 1.0
+
+        sweep = model.patch_sweep(ids, self.other, keep, hook, by_head=by_head, observed=observed,
+                                  observed_position=observed_position, **axes)
+        rows = np.concatenate(rows[:-2])  # of the two whole runs
+        heads = sweep.values.shape[2] if by_head else 1
+        cell = changed = 0
+        _, plain = model.run_with_cache(ids, observed, logits=False, positions=observed_position)
+        for layer in sweep.layers:
+            for position in sweep.positions:
+                for head in range(heads):
+                    def patch(array, h):
+                        part = (0, position, head) if by_head else (0, position)
+                        array[part] = theirs[h.name][part]
+
+                    _, cache = model.run_with_cache(ids, observed, logits=False, positions=observed_position,
+                                                    fwd_hooks=[(f"blocks.{layer}.{hook}", patch)])
+                    self.same(rows[cell], cache[observed].reshape(-1), f"{hook} {layer} {position} {head}")
+                    changed += (cache[observed] != plain[observed]).any()
+                    cell += 1
+        self.assertEqual(cell, len(rows))
+        self.assertEqual(sweep.baseline, float(plain[observed].reshape(-1)[7]))
+        return changed
+
+    def test_every_cell_is_a_whole_run(self):
+        for path in tiny:
+            model = sinkref.Model(path)
+            for hook in ("hook_resid_pre", "hook_resid_post", "attn.hook_k", "mlp.hook_post"):
+                # Before its first difference the runs are the same.
+                self.assertGreater(self.compare(model, hook, positions=[0, 5, 6, 12, 19]), 4)
+
+    def test_every_point_of_a_block(self):
+        model = sinkref.Model(tiny[3], precision="fp64")
+        for name in model.hook_names:
+            if name.startswith("blocks.1.") and not name.endswith(("scores", "pattern")):
+                self.compare(model, name[9:], layers=[1, -1], positions=[3, 5, -1])
+
+    def test_heads(self):
+        self.assertGreater(self.compare(sinkref.Model(tiny[2]), "attn.hook_z", by_head=True), 20)
+        self.compare(sinkref.Model(tiny[2]), "attn.hook_v", by_head=True, layers=2)
+
+    def test_what_is_observed(self):
+        model = sinkref.Model(tiny[2])
+        for observed, position in (("blocks.2.hook_resid_post", 9), ("blocks.1.attn.hook_q", -1), ("logits", 7),
+                                   ("ln_final.hook_normalized", -1)):
+            self.compare(model, "hook_resid_mid", observed=observed, observed_position=position)
+
+    def test_the_definition_agrees(self):
+        self.compare(sinkref.Model(tiny[2], kernel="spec"), "hook_attn_out", positions=[4, 5, 12])
+
+    def test_metrics_and_labels(self):
+        model = sinkref.Model(tiny[2])
+        sweep = model.patch_sweep(ids, self.other, sinkref.logit_difference(3, 9), layers=slice(0, 2))
+        self.assertEqual((sweep.values.shape, sweep.layers, len(sweep.pieces)), ((2, 20), (0, 1), 20))
+        clean, corrupted = model(self.other)[0, -1].astype(float), model(ids)[0, -1].astype(float)
+        self.assertAlmostEqual(sweep.source, clean[3] - clean[9], 4)
+        self.assertAlmostEqual(sweep.baseline, corrupted[3] - corrupted[9], 4)
+        self.assertEqual(sweep.values[0, 0], sweep.baseline)
+        ln = model.patch_sweep(ids, self.other, sinkref.log_probability(3), positions=5)
+        p = model.patch_sweep(ids, self.other, sinkref.probability(3), positions=5)
+        np.testing.assert_allclose(np.exp(ln.values), p.values)
+        n = model.patch_sweep(ids, self.other, sinkref.norm, observed="blocks.3.hook_resid_post")
+        self.assertGreater(n.values.min(), 0)
+        same = model.patch_sweep(ids, ids, sinkref.norm)
+        self.assertTrue((same.values == same.baseline).all())
+
+    def test_bad_ones(self):
+        model, metric = sinkref.Model(tiny[2]), sinkref.logit_difference(1, 2)
+        for message, arguments, named in (
+                ("20 and 19 tokens", (ids, ids[1:], metric), {}), ("metric", (ids, ids, 5), {}),
+                ("one number a cell", (ids, ids, lambda r: r), {}), ("closest", (ids, ids, metric, "resid_prr"), {}),
+                ("globs", (ids, ids, metric, "hook_*"), {}), ("neither scores", (ids, ids, metric, "attn.hook_pattern"), {}),
+                ("no heads", (ids, ids, metric), {"by_head": True}), ("no position", (ids, ids, metric), {"layers": 4}),
+                ("no position", (ids, ids, metric), {"positions": [20]}), ("globs", (ids, ids, metric), {"observed": "*"}),
+                ("neither scores", (ids, ids, metric), {"observed": "blocks.0.attn.hook_pattern"})):
+            self.refused(message, model.patch_sweep, *arguments, **named)
+
+        def fails(rows):
+            raise ZeroDivisionError
+
+        self.assertRaises(ZeroDivisionError, model.patch_sweep, ids, self.other, fails)
+
+
 class WeightsAreTheModel(Case):
     def test_they_compute_its_activations(self):
         for path in tiny:

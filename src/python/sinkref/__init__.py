@@ -16,6 +16,7 @@ from ._interventions import Intervention
 from ._library import arithmetic_version, set_threads, threads, version
 from ._model import Config, Model
 from ._state import State
+from ._sweep import Sweep, log_probability, logit_difference, norm, probability
 
 __version__ = version()
 __all__ = [
@@ -27,7 +28,12 @@ __all__ = [
     "Intervention",
     "Model",
     "State",
+    "Sweep",
     "arithmetic_version",
+    "log_probability",
+    "logit_difference",
+    "norm",
+    "probability",
     "set_threads",
     "threads",
 ]

@@ -20,6 +20,13 @@ Function = c.CFUNCTYPE(c.c_int, c.POINTER(Activation))
 Token = c.CFUNCTYPE(c.c_int, c.c_int32)
 
 
+class Rows(c.Structure):
+    _fields_ = [("first", c.c_size_t), ("cells", c.c_size_t), ("values", c.c_void_p)]
+
+
+Cells = c.CFUNCTYPE(c.c_int, c.POINTER(Rows))
+
+
 class Run(c.Structure):
     _fields_ = [
         ("state", c.c_void_p),
@@ -49,6 +56,24 @@ class Run(c.Structure):
         ("each", Token),
         ("targets", c.c_void_p),
         ("log_probs", c.c_void_p),
+    ]
+
+
+class Sweep(c.Structure):
+    _fields_ = [
+        ("tokens", c.c_void_p),
+        ("source", c.c_void_p),
+        ("length", c.c_size_t),
+        ("source_length", c.c_size_t),
+        ("layers", c.c_size_t),
+        ("positions", c.c_size_t),
+        ("layer", c.c_void_p),
+        ("position", c.c_void_p),
+        ("point", c.c_char_p),
+        ("by_head", c.c_int),
+        ("observed", c.c_char_p),
+        ("observed_position", c.c_size_t),
+        ("result", Cells),
     ]
 
 
@@ -87,6 +112,7 @@ _declare("sinkref_fork", c.c_int, c.c_void_p, c.c_size_t, _pointer)
 _declare("sinkref_state_close", None, c.c_void_p)
 _declare("sinkref_state_length", c.c_size_t, c.c_void_p)
 _declare("sinkref_run_model", c.c_int, c.c_void_p, c.POINTER(Run))
+_declare("sinkref_run_sweep", c.c_int, c.c_void_p, c.POINTER(Sweep))
 _declare("sinkref_interventions", c.c_int, c.c_void_p, c.POINTER(Run), _pointer)
 _declare("sinkref_read", None, c.POINTER(Activation), c.c_int, c.c_void_p)
 _declare("sinkref_write", c.c_int, c.POINTER(Activation), c.c_int, c.c_int, c.c_void_p)

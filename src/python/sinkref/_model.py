@@ -18,6 +18,7 @@ from ._interventions import Interventions, give
 from ._library import Handle, Run, bytes_of, lib, made
 from ._run import HookFunction, Names, Positions, chosen, kept_positions, one_sequence, run, token_batch, token_ids
 from ._state import State, with_logits
+from ._sweep import Metric, Sweep, patch_sweep
 from ._weights import Weights
 
 
@@ -212,6 +213,26 @@ class Model(Weights):
     def perplexity(self, tokens: Any, interventions: Interventions = ()) -> float:
         """exp of minus the mean of log_probs."""
         return float(np.exp(-self.log_probs(tokens, interventions).mean()))
+
+    def patch_sweep(self, tokens: Any, source: Any, metric: Metric, hook: str = "hook_resid_pre", *,
+                    layers: Positions = None, positions: Positions = None, by_head: bool = False,
+                    observed: str = "logits", observed_position: int = -1) -> Sweep:
+        """Activation patching: for each layer and position, `tokens` is run with one activation of a run of
+        `source` in the place of its own, and the metric is taken.
+
+        tokens, source      two prompts of as many tokens: corrupted and clean, say
+        metric              a function of rows [cells, d_vocab] that gives one number a cell: logit_difference(a, b),
+                            log_probability(t), probability(t), norm, or your own
+        hook                what is patched, without its layer: "hook_resid_pre", "hook_mlp_out", "attn.hook_z", ...
+        layers, positions   all, or chosen as in run_with_cache
+        by_head             each head by itself
+        observed            the hook whose row at observed_position the metric is given: "logits", or
+                            "blocks.11.hook_resid_post" for the norm there
+
+        A cell computes only what its patch can have changed, and has the bits of a whole run.
+        """
+        return patch_sweep(self, tokens, source, metric, hook, layers=layers, positions=positions, by_head=by_head,
+                           observed=observed, observed_position=observed_position)
 
     def interventions_text(self, interventions: Interventions) -> str:
         """In the grammar of --intervene, one for each hook that is meant, with the SHA-256 of the numbers where they

@@ -95,7 +95,7 @@ def chosen(model: "Model", names: Names, where: str) -> List[int]:
     return model._select(",".join(globs), where) if globs else []
 
 
-class _Callbacks:
+class Callbacks:
     """What the engine calls, by `send` of a generator: there a signal's exception is raised inside the `try`, which a
     function's first instruction would not be. An exception ends the run and is kept."""
 
@@ -117,6 +117,13 @@ class _Callbacks:
         generator = answers()
         next(generator)
         return generator.send
+
+    def reraise(self) -> None:
+        if self.error is not None:
+            try:
+                raise self.error
+            finally:
+                self.error = None  # which holds this frame
 
 
 class _Functions:
@@ -181,7 +188,7 @@ def run(model: "Model", batch: List[np.ndarray], *, state: Optional[int] = None,
         prompt: bool = True, targets: Optional[np.ndarray] = None,
         each: Optional[Callable[[int], Any]] = None) -> Result:
     """Runs sequences, or a state's continuation, and fills the arrays asked for."""
-    functions, callbacks = _Functions(model, fwd_hooks), _Callbacks()
+    functions, callbacks = _Functions(model, fwd_hooks), Callbacks()
     if functions.entries and len(batch) != 1:
         raise InputError(f"fwd_hooks: found {len(batch)} sequences, expected one; run them one after the other")
     longest = max(len(tokens) for tokens in batch)
@@ -223,11 +230,7 @@ def run(model: "Model", batch: List[np.ndarray], *, state: Optional[int] = None,
 
     status = lib.sinkref_run_model(model._handle.value, c.byref(r))
     del kept  # the engine has read the arrays
-    if callbacks.error is not None:
-        try:
-            raise callbacks.error
-        finally:
-            callbacks.error = None  # which holds this frame
+    callbacks.reraise()
     check(status)
     result.generated = generated[:r.generated_count].astype(np.int64)
     if generate:
