@@ -3,6 +3,7 @@
 #include "sinkref/sweep.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "sinkref/error.h"
 
@@ -54,7 +55,7 @@ class Sweeper {
       : model_(model), options_(options), sweep_(sweep),
         // What comes after the observed position cannot be seen there.
         tokens_(tokens.begin(), tokens.begin() + static_cast<long>(sweep.observed_position + 1)),
-        resid_(model.config().layers), theirs_(model.config().layers) {
+        resid_(model.config().layers), ours_(model.config().layers), theirs_(model.config().layers) {
     options_.chunk = tokens_.size();
     options_.progress = nullptr;
   }
@@ -97,10 +98,13 @@ class Sweeper {
     sinkref::run(model_, options_, {source}, hooks);
   }
 
-  /// The run that is patched: its keys and values, its residual stream, and the observed row.
+  /// The run that is patched: its keys and values, its residual stream, what is patched, and the observed row.
   void read_base() {
     Hooks<T> hooks;
-    for (const size_t layer : sweep_.layers) keep({HookPoint::ResidPre, layer}, resid_[layer], hooks);
+    for (const size_t layer : sweep_.layers) {
+      keep({HookPoint::ResidPre, layer}, resid_[layer], hooks);
+      keep({sweep_.point, layer}, ours_[layer], hooks);
+    }
     keep(sweep_.observed, observed_, hooks);
     Forward<T> forward(model_, options_, extent_of(hooks, model_.config()));
     base_.push_back(forward.start(tokens_));
@@ -108,16 +112,30 @@ class Sweeper {
     forward.run(base_, hooks);
   }
 
+  /// Where a cell's values begin in a row, and how many they are.
+  std::pair<size_t, size_t> part(const Cell& cell, size_t width) const {
+    if (!sweep_.by_head) return {0, width};
+    const size_t h = hook_shape(sweep_.point, model_.config())[1];
+    return {cell.head * h, h};
+  }
+
+  /// Whether a patch can reach what is observed: it does not lie behind it, and its numbers are other ones.
+  bool can_change(size_t layer, const Cell& cell) const {
+    const size_t layers = model_.config().layers;
+    if (hook_index({sweep_.point, layer}, layers) > hook_index(sweep_.observed, layers)) return false;
+    if (cell.position >= tokens_.size()) return false;
+    const auto [begin, count] = part(cell, ours_[layer].cols);
+    return std::memcmp(ours_[layer].row(cell.position) + begin, theirs_[layer].row(cell.position) + begin,
+                       count * sizeof(T)) != 0;
+  }
+
   Matrix<T> run_cells(size_t layer, std::span<const Cell> cells) {
     Matrix<T> rows(cells.size(), observed_.cols);
     std::vector<Sequence<T>> batch;
     std::vector<size_t> cell_of;
-    // A patch behind the observed hook or position changes nothing there.
-    const bool reaches = hook_index({sweep_.point, layer}, model_.config().layers) <=
-                         hook_index(sweep_.observed, model_.config().layers);
     for (size_t i = 0; i < cells.size(); ++i) {
       const size_t position = cells[i].position;
-      if (!reaches || position >= tokens_.size()) {
+      if (!can_change(layer, cells[i])) {
         std::copy_n(observed_.row(sweep_.observed_position), rows.cols, rows.row(i));
         continue;
       }
@@ -134,11 +152,11 @@ class Sweeper {
         std::copy_n(resid_[layer].row(a.rows[r].position), a.width, a.row(r));
     });
     hooks.add({sweep_.point, layer}, [&](const Activation<T>& a) {
-      const size_t width = sweep_.by_head ? hook_shape(sweep_.point, model_.config())[1] : a.width;
       for (size_t r = 0; r < a.rows.size(); ++r) {
         const Cell& cell = cells[cell_of[a.rows[r].sequence]];
+        const auto [begin, count] = part(cell, a.width);
         if (a.rows[r].position == cell.position)
-          std::copy_n(theirs_[layer].row(cell.position) + cell.head * width, width, a.row(r) + cell.head * width);
+          std::copy_n(theirs_[layer].row(cell.position) + begin, count, a.row(r) + begin);
       }
     });
     hooks.add(sweep_.observed, [&](const Activation<T>& a) {
@@ -157,7 +175,7 @@ class Sweeper {
   RunOptions options_;
   const PatchSweep& sweep_;
   const std::vector<int> tokens_;
-  std::vector<Matrix<T>> resid_, theirs_;  ///< by layer: (positions, width)
+  std::vector<Matrix<T>> resid_, ours_, theirs_;  ///< by layer: (positions, width)
   Matrix<T> observed_;
   std::vector<Sequence<T>> base_;  ///< one
 };

@@ -46,6 +46,7 @@ struct sinkref_run {
   const size_t* lengths;
   int prompt;  ///< 0: the tokens are a continuation (decode), which the paper's patch tells apart
   size_t chunk;
+  size_t first_block;  ///< of fresh sequences: earlier ones are skipped, an intervention gives its resid_pre
 
   /// Arrays [b, p, …] or [b, H, p, keys] that are filled; unwritten numbers stay.
   size_t captures;

@@ -207,12 +207,13 @@ void run_as(const Opened& opened, sinkref_run& run) {
   if (run.log_probs != nullptr) add_log_probs(run, before, find_kernels<T>(options.kernel), hooks);
 
   Extent extent = extent_of(hooks, c);
+  extent.first_block = run.first_block;
   if (borrowed) extent.end_block = c.layers;  // a state has all keys and values
   if (run.last_logits != nullptr || run.generate > 0) {
     extent.end_block = c.layers;
     extent.logits = LogitRows::last;
   }
-  for (size_t layer = 0; layer + 1 < extent.end_block; ++layer)
+  for (size_t layer = run.first_block; layer + 1 < extent.end_block; ++layer)
     hooks.add({HookPoint::ResidPost, layer}, [](const Activation<T>&) { check_signals(); });
   options.progress = [](size_t, size_t) { check_signals(); };
 

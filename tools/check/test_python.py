@@ -603,6 +603,53 @@ class Sweeps(Case):
         self.assertRaises(ZeroDivisionError, model.patch_sweep, ids, self.other, fails)
 
 
+class Attributions(Case):
+    def test_sums_close_within_the_bound(self):
+        for path in tiny:
+            for precision, closest in (("fp32", 1e-4), ("fp64", 1e-12)):
+                model = sinkref.Model(path, precision=precision)
+                for by, count in (("layer", 2), ("head", model.cfg.n_heads + 1),
+                                  ("neuron", model.cfg.n_heads + model.cfg.d_mlp)):
+                    for a in (model.attribute_logit(ids, 17, 9, by), model.attribute_norm(ids, -2, -1, by),
+                              model.attribute_norm(ids, 0, 0, by)):
+                        self.assertLessEqual(abs(a.remainder), a.bound)
+                        # The bound is no blank cheque.
+                        self.assertLess(a.bound, closest * np.abs(a.values).sum())
+                        self.assertEqual(len(a.labels), len(a.values))
+                    logit = model.attribute_logit(ids, 17, 9, by)
+                    self.assertEqual(logit.total, float(model(ids)[0, 9, 17]))
+                    self.assertGreaterEqual(len(logit.values), 1 + model.cfg.n_layers * count)
+
+    def test_a_part_is_what_its_write_adds(self):
+        """A head's share is the difference that its write makes, everything after it held still."""
+        model = sinkref.Model(tiny[2], precision="fp64")
+        a = model.attribute_logit(ids, 17, -1, "head")
+        _, c = model.run_with_cache(ids, positions=-1)
+        direction = model.ln_final_w * model.W_U[:, 17] / c["ln_final.hook_scale"][0, 0, 0]
+        write = c["z", 2][0, 0, 1] @ model.W_O[2][1]
+        self.assertAlmostEqual(a.values[a.labels.index("2.head.1")], float(write @ direction), 10)
+        self.assertEqual(len(a.top(3)), 3)
+
+    def test_the_lens(self):
+        model = sinkref.Model(tiny[3])
+        logits, cache = model.run_with_cache(ids)
+        lens = model.lens(ids)
+        self.same(lens[-1], logits[0])
+        for layer in (0, 2):
+            x = cache["resid_post", layer][0].astype(np.float64)
+            x = x / np.sqrt((x * x).mean(1, keepdims=True) + model.cfg.eps) * model.ln_final_w
+            np.testing.assert_allclose(lens[layer], x @ model.W_U, rtol=1e-4, atol=1e-3)
+        self.same(model.lens(ids, [-1, 3]), lens[:, [-1, 3]])
+
+    def test_bad_ones(self):
+        model = sinkref.Model(tiny[2])
+        self.refused("token", model.attribute_logit, ids, 512)
+        self.refused("by", model.attribute_logit, ids, 5, by="heads")
+        self.refused("layer", model.attribute_norm, ids, 4)
+        self.refused("position", model.attribute_norm, ids, 0, [1])
+        self.refused("no position", model.attribute_norm, ids, 0, 20)
+
+
 class WeightsAreTheModel(Case):
     def test_they_compute_its_activations(self):
         for path in tiny:

@@ -9,6 +9,7 @@ Names and shapes are TransformerLens's, batch first, with unfolded weights. Ever
 program's trace, whatever the machine, the threads or how a prompt is split.
 """
 
+from ._attribution import Attribution
 from ._cache import ActivationCache
 from ._errors import InputError, InternalError
 from ._hooks import HookPoint
@@ -21,6 +22,7 @@ from ._sweep import Sweep, log_probability, logit_difference, norm, probability
 __version__ = version()
 __all__ = [
     "ActivationCache",
+    "Attribution",
     "Config",
     "HookPoint",
     "InputError",

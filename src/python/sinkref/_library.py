@@ -35,6 +35,7 @@ class Run(c.Structure):
         ("lengths", c.c_void_p),
         ("prompt", c.c_int),
         ("chunk", c.c_size_t),
+        ("first_block", c.c_size_t),
         ("captures", c.c_size_t),
         ("capture_names", c.POINTER(c.c_char_p)),
         ("capture_values", c.POINTER(c.c_void_p)),

@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
+from ._attribution import Attribution, attribute_logit, attribute_norm, lens
 from ._cache import ActivationCache
 from ._errors import InputError
 from ._interventions import Interventions, give
@@ -233,6 +234,26 @@ class Model(Weights):
         """
         return patch_sweep(self, tokens, source, metric, hook, layers=layers, positions=positions, by_head=by_head,
                            observed=observed, observed_position=observed_position)
+
+    def attribute_logit(self, tokens: Any, token: int, position: int = -1, by: str = "head",
+                        interventions: Interventions = ()) -> Attribution:
+        """What each part adds to a token's logit at a position, with the final norm's scale as it is.
+
+        by  "layer": embedding, attention and MLP of each layer; "head": each head and MLP; "neuron": each head and
+            neuron. The values sum to the logit but for the engine's rounding, which has a derived bound.
+        """
+        return attribute_logit(self, tokens, token, position, by, interventions)
+
+    def attribute_norm(self, tokens: Any, layer: int, position: int = -1, by: str = "head",
+                       interventions: Interventions = ()) -> Attribution:
+        """What each part adds to the norm of the residual stream after a layer: its projection on the stream's
+        direction. As attribute_logit."""
+        return attribute_norm(self, tokens, layer, position, by, interventions)
+
+    def lens(self, tokens: Any, positions: Positions = None) -> np.ndarray:
+        """The logit lens: the logits [layer, p, d_vocab] that the final norm and W_U make of the residual stream after
+        each layer. The last layer's are the model's."""
+        return lens(self, tokens, positions)
 
     def interventions_text(self, interventions: Interventions) -> str:
         """In the grammar of --intervene, one for each hook that is meant, with the SHA-256 of the numbers where they
