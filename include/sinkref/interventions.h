@@ -89,7 +89,7 @@ struct PositionSlice {
   bool one = false;         ///< `begin` alone
 };
 
-struct Intervention {
+struct HookIntervention {
   enum class Action { zero, mean, from, resample, add, pin };
   Hook hook;
   Action action = Action::zero;
@@ -104,15 +104,15 @@ struct Intervention {
 };
 
 /// One for each hook that is meant. `option` is named in errors.
-std::vector<Intervention> parse_interventions(const std::string& text, const std::string& option,
+std::vector<HookIntervention> parse_interventions(const std::string& text, const std::string& option,
                                               const ModelConfig& config, const GivenReader& read = read_given);
 /// For metadata: nothing that differs between machines. "none" without any.
-std::string interventions_text(const std::vector<Intervention>& interventions);
+std::string interventions_text(const std::vector<HookIntervention>& interventions);
 
 /// Adds them in their order. `lengths`: of the sequences' prompts. Throws InputError where `from` has fewer
 /// positions than are to be replaced.
 template <class T>
-void add_interventions(const std::vector<Intervention>& interventions, const std::vector<size_t>& lengths,
+void add_interventions(const std::vector<HookIntervention>& interventions, const std::vector<size_t>& lengths,
                        Hooks<T>& hooks);
 
 }  // namespace sinkref

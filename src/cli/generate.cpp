@@ -53,7 +53,7 @@ int generate_with(const GenerateCommand& options, const Model& model) {
   }
   if (!tokenizer && !options.json) say("no tokenizer: printing token ids");
   ordered_json all = ordered_json::array();
-  const std::vector<Intervention> interventions = chosen_interventions(options, model);
+  const std::vector<HookIntervention> interventions = chosen_interventions(options, model);
   for (Sequence<T>& sequence : sequences) {
     Hooks<T> hooks;
     add_patch(patch, hooks, options.patch_site);

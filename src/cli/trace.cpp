@@ -49,7 +49,7 @@ int trace_with(const TraceCommand& options, const Model& model) {
   Hooks<T> hooks;
   add_patch(patch, hooks, options.patch_site);
   add_ablation(ablation, hooks);
-  const std::vector<Intervention> interventions = chosen_interventions(options, model);
+  const std::vector<HookIntervention> interventions = chosen_interventions(options, model);
   std::vector<size_t> lengths;
   for (const std::vector<int>& sequence : tokens) lengths.push_back(sequence.size());
   add_interventions(interventions, lengths, hooks);

@@ -17,7 +17,7 @@ namespace sinkref {
 
 namespace {
 
-using Action = Intervention::Action;
+using Action = HookIntervention::Action;
 
 std::vector<std::string> split(const std::string& text, char separator) {
   std::vector<std::string> parts;
@@ -41,7 +41,7 @@ class Parser {
   Parser(const std::string& text, const std::string& option, const ModelConfig& config, const GivenReader& read)
       : text_(text), option_(option), config_(config), read_(read) {}
 
-  std::vector<Intervention> parse() {
+  std::vector<HookIntervention> parse() {
     const size_t equals = text_.find('=');
     if (equals == std::string::npos) fail("has no action", "HOOK[@POSITIONS][#PARTS]=zero, mean:FILE, from:FILE, …");
     std::string left = text_.substr(0, equals), parts, positions;
@@ -53,9 +53,9 @@ class Parser {
       return true;
     };
     const bool has_parts = cut('#', parts), has_positions = cut('@', positions);
-    std::vector<Intervention> all;
+    std::vector<HookIntervention> all;
     for (const Hook hook : select_hooks(left, config_.layers, option_ + " " + quoted(text_))) {
-      Intervention one;
+      HookIntervention one;
       one.hook = hook;
       one.part_width = product_of(shape(one), 1);
       one.text = hook_name(hook);
@@ -81,7 +81,7 @@ class Parser {
     return value;
   }
 
-  void read_positions(const std::string& text, Intervention& one) const {
+  void read_positions(const std::string& text, HookIntervention& one) const {
     constexpr const char* expected = "positions as 0,5,-1 or 1: or -3:";
     for (const std::string& part : split(text, ',')) {
       PositionSlice slice;
@@ -94,12 +94,12 @@ class Parser {
     one.text += "@" + text;
   }
 
-  std::vector<size_t> shape(const Intervention& one) const { return hook_shape(one.hook.point, config_); }
-  bool has_heads(const Intervention& one) const {
+  std::vector<size_t> shape(const HookIntervention& one) const { return hook_shape(one.hook.point, config_); }
+  bool has_heads(const HookIntervention& one) const {
     return is_attention(one.hook.point) || shape(one).size() > 1;
   }
 
-  void read_parts(const std::string& text, Intervention& one) const {
+  void read_parts(const std::string& text, HookIntervention& one) const {
     if (text.starts_with("along:")) {
       if (is_attention(one.hook.point)) fail("scores and pattern have no direction", "heads, as #0,3");
       one.direction = vector(text.substr(6), one);
@@ -118,7 +118,7 @@ class Parser {
     one.text += "#" + text;
   }
 
-  void read_action(const std::string& text, Intervention& one) const {
+  void read_action(const std::string& text, HookIntervention& one) const {
     const size_t colon = text.find(':');
     const std::string action = text.substr(0, colon), given = colon == std::string::npos ? "" : text.substr(colon + 1);
     const std::pair<const char*, Action> actions[] = {{"zero", Action::zero}, {"mean", Action::mean},
@@ -161,7 +161,7 @@ class Parser {
   }
 
   /// Numbers for the rows of a hook; their shape fits.
-  GivenValues values(const std::string& file, const Intervention& one) const {
+  GivenValues values(const std::string& file, const HookIntervention& one) const {
     GivenValues given = read_(file, hook_name(one.hook));
     std::vector<size_t> own = shape(one);
     const std::vector<size_t>& s = given.shape;
@@ -183,7 +183,7 @@ class Parser {
     return given;
   }
 
-  std::vector<double> vector(const std::string& file, const Intervention& one) const {
+  std::vector<double> vector(const std::string& file, const HookIntervention& one) const {
     const GivenValues given = values(file, one);
     if (given.shape.size() != 1) fail(quoted(file) + " is no vector", "a list of " +
                                       std::to_string(product_of(shape(one))) + " numbers");
@@ -229,7 +229,7 @@ bool selected(const std::vector<PositionSlice>& slices, size_t position, size_t 
 }
 
 /// Positions of sequence b that are no padding.
-size_t positions_of(const Intervention& one, size_t b) {
+size_t positions_of(const HookIntervention& one, size_t b) {
   const bool attention = is_attention(one.hook.point);
   return one.given.lengths.empty() ? one.given.shape[attention ? 2 : 1] : one.given.lengths[b];
 }
@@ -243,7 +243,7 @@ uint64_t mixed(uint64_t x) {
 }
 
 /// The given numbers for a row, or none for what is generated beyond them.
-const double* given_row(const Intervention& one, const Row& row, size_t head, size_t width) {
+const double* given_row(const HookIntervention& one, const Row& row, size_t head, size_t width) {
   const GivenValues& g = one.given;
   switch (one.action) {
     case Action::mean: return g.values.data();
@@ -273,7 +273,7 @@ double dot(const auto* a, const std::vector<double>& b) {
 
 /// The component along the direction becomes another: 0, that of the given row, or the pinned one.
 template <class T>
-void set_component(const Intervention& one, const Row& row, const double* given, T* x) {
+void set_component(const HookIntervention& one, const Row& row, const double* given, T* x) {
   const std::vector<double>& d = one.direction;
   const double square = dot(d.data(), d), has = dot(x, d) / square;
   double wanted = given == nullptr ? 0 : dot(given, d) / square;
@@ -286,7 +286,7 @@ void set_component(const Intervention& one, const Row& row, const double* given,
 }
 
 template <class T>
-void change(const Intervention& one, const Row& row, size_t i, const double* given, T& x) {
+void change(const HookIntervention& one, const Row& row, size_t i, const double* given, T& x) {
   switch (one.action) {
     case Action::zero:
       if (x != -std::numeric_limits<T>::infinity()) x = T(0);  // a masked score stays so
@@ -300,7 +300,7 @@ void change(const Intervention& one, const Row& row, size_t i, const double* giv
 }
 
 template <class T>
-void intervene(const Intervention& one, const std::vector<size_t>& lengths, const Activation<T>& a) {
+void intervene(const HookIntervention& one, const std::vector<size_t>& lengths, const Activation<T>& a) {
   const bool attention = is_attention(one.hook.point);
   if (attention && !one.parts.empty() && std::find(one.parts.begin(), one.parts.end(), a.head) == one.parts.end())
     return;
@@ -324,7 +324,7 @@ void intervene(const Intervention& one, const std::vector<size_t>& lengths, cons
   }
 }
 
-void require_positions(const Intervention& one, const std::vector<size_t>& lengths) {
+void require_positions(const HookIntervention& one, const std::vector<size_t>& lengths) {
   if (one.given.shape[0] != 1 && one.given.shape[0] != lengths.size())
     refuse(one.text, "has " + std::to_string(one.given.shape[0]) + " sequences, expected 1 or " +
            std::to_string(lengths.size()), "trace the other run with as many");
@@ -362,11 +362,11 @@ GivenValues read_given(const std::string& file, const std::string& hook) {
   return given;
 }
 
-std::vector<Intervention> parse_interventions(const std::string& text, const std::string& option,
+std::vector<HookIntervention> parse_interventions(const std::string& text, const std::string& option,
                                               const ModelConfig& config, const GivenReader& read) {
-  std::vector<Intervention> all;
+  std::vector<HookIntervention> all;
   for (const std::string& part : split(text, ';'))
-    for (Intervention& one : Parser(part, option, config, read).parse()) all.push_back(std::move(one));
+    for (HookIntervention& one : Parser(part, option, config, read).parse()) all.push_back(std::move(one));
   for (size_t i = 0; i < all.size(); ++i)
     for (size_t j = 0; j < i; ++j)
       if (all[i].hook == all[j].hook && all[i].action == Action::pin && all[j].action == Action::pin &&
@@ -376,24 +376,24 @@ std::vector<Intervention> parse_interventions(const std::string& text, const std
   return all;
 }
 
-std::string interventions_text(const std::vector<Intervention>& interventions) {
+std::string interventions_text(const std::vector<HookIntervention>& interventions) {
   std::string text;
-  for (const Intervention& one : interventions) text += (text.empty() ? "" : ";") + one.text;
+  for (const HookIntervention& one : interventions) text += (text.empty() ? "" : ";") + one.text;
   return text.empty() ? "none" : text;
 }
 
 template <class T>
-void add_interventions(const std::vector<Intervention>& interventions, const std::vector<size_t>& lengths,
+void add_interventions(const std::vector<HookIntervention>& interventions, const std::vector<size_t>& lengths,
                        Hooks<T>& hooks) {
-  for (const Intervention& one : interventions) {
+  for (const HookIntervention& one : interventions) {
     if (one.action == Action::from) require_positions(one, lengths);
     // A copy that the hooks own.
-    const auto own = std::make_shared<const Intervention>(one);
+    const auto own = std::make_shared<const HookIntervention>(one);
     hooks.add(one.hook, [own, lengths](const Activation<T>& a) { intervene(*own, lengths, a); });
   }
 }
 
-template void add_interventions<float>(const std::vector<Intervention>&, const std::vector<size_t>&, Hooks<float>&);
-template void add_interventions<double>(const std::vector<Intervention>&, const std::vector<size_t>&, Hooks<double>&);
+template void add_interventions<float>(const std::vector<HookIntervention>&, const std::vector<size_t>&, Hooks<float>&);
+template void add_interventions<double>(const std::vector<HookIntervention>&, const std::vector<size_t>&, Hooks<double>&);
 
 }  // namespace sinkref

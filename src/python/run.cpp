@@ -25,7 +25,7 @@ void load_layers(const Opened& opened) {
   });
 }
 
-std::vector<Intervention> interventions_of(const sinkref_run& run, const ModelConfig& config) {
+std::vector<HookIntervention> interventions_of(const sinkref_run& run, const ModelConfig& config) {
   if (run.interventions == nullptr) return {};
   const GivenReader read = [&](const std::string& file, const std::string& hook) -> GivenValues {
     if (!file.starts_with('&')) return read_given(file, hook);
