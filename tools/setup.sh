@@ -3,6 +3,7 @@
 # Run it as often as you like: what is there is left alone, and no network is used if nothing is missing.
 #
 #   tools/setup.sh            system packages (Debian/Ubuntu), meson setup, ninja
+#   tools/setup.sh --packages the system packages alone
 #   tools/setup.sh --python   also build/venv with tools/requirements.txt, for the goldens and figures
 #   tools/setup.sh --engines  also build/venv-engines with llama.cpp and TransformerLens, to compare with
 #                             (compiles llama.cpp for this processor: some ten minutes)
@@ -93,9 +94,11 @@ install_on_top() {
 }
 
 python=no
+only_packages=no
 on_top=()
 for argument in "$@"; do
   case $argument in
+    --packages) only_packages=yes ;;
     --python) python=yes ;;
     --fuzz) packages+=(clang libclang-rt-dev) ;;
     --engines | --eval) python=yes on_top+=("${argument#--}") ;;
@@ -110,6 +113,7 @@ if [ "$python" = yes ] && grep -q '^ID=debian' /etc/os-release 2>/dev/null; then
   packages+=(chromium fonts-dejavu-core)
 fi
 install_packages
+[ "$only_packages" = no ] || exit 0
 build_sinkref
 [ "$python" = no ] || install_python
 for name in ${on_top[@]+"${on_top[@]}"}; do install_on_top "$name"; done

@@ -17,6 +17,10 @@ struct RunOptions {
   /// Tokens of each sequence per step. 512 are a tenth faster, and take 12 MB more for 135M parameters.
   size_t chunk = 128;
   Softmax softmax = Softmax::standard;
+  /// Hooks on scores and pattern see all rows of a sequence at once instead of a few dozen: the heads are
+  /// called one after the other, their values `rows · stride` apart, and all may still be changed at the
+  /// last call. Takes heads · rows · keys numbers. "spec" calls each head by itself.
+  bool whole_patterns = false;
   /// Called after every step with (tokens done, tokens in all).
   std::function<void(size_t, size_t)> progress;
 };

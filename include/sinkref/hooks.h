@@ -78,8 +78,8 @@ std::string hook_name(Hook hook);
 std::vector<Hook> all_hooks(size_t layers);
 
 /// The hooks whose names match any of the comma-separated globs ('*' and '?'), in causal order.
-/// A glob that matches nothing is an InputError that names the closest hook.
-std::vector<Hook> select_hooks(const std::string& globs, size_t layers);
+/// A glob that matches nothing is an InputError that names the closest hook, and `where` the globs stand.
+std::vector<Hook> select_hooks(const std::string& globs, size_t layers, const std::string& where = "--hooks");
 
 /// True for a name that `*`/`?` of the glob can be filled in to give.
 bool glob_matches(std::string_view glob, std::string_view name);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -53,5 +54,67 @@ void add_blinding(size_t layer, std::optional<size_t> head, Hooks<T>& hooks);
 /// another token.
 template <class T>
 void add_mark(size_t layer, const std::vector<double>& mark, Hooks<T>& hooks);
+
+// Interventions as data: what --intervene says, of which --ablate and --patch are shorthands.
+//
+//   HOOK[@POSITIONS][#PARTS]=ACTION      several separated by ';'
+//
+//   HOOK       a name or a glob, as "blocks.3.hook_resid_post"
+//   POSITIONS  numbers and slices as "0,5,-1" or "1:" or "-3:"; negative ones count from the prompt's end, and a
+//              slice without an end holds what is generated too. Without them: every position
+//   PARTS      heads (of q, k, v, z, scores, pattern) or elements of the vector (neurons) as "3,77"; or
+//              "along:FILE": the component in a direction. Without them: everything
+//   ACTION     zero
+//              mean:FILE         the mean over all positions of FILE's tensor of the hook's name, or a vector
+//              from:FILE         FILE's tensor at the same position: patching from another run
+//              resample:FILE     FILE's tensor at a position drawn by the position's number
+//              add:FILE          or add:NUMBER*FILE: steering by a vector
+//              pin:POSITION      what the prompt has there stays at every later position
+//
+// A FILE is a trace, or for a vector a JSON list of numbers. "--ablate 1:3" is "blocks.1.mlp.hook_post#3=zero",
+// "--patch 1:3" is "blocks.1.mlp.hook_pre_linear#3=pin:1".
+
+/// What an intervention takes from elsewhere: a tensor of a trace [b, p, …], or a vector [n].
+struct GivenValues {
+  std::vector<size_t> shape;
+  std::vector<double> values;
+  std::vector<size_t> lengths;  ///< of the sequences, where they are padded
+};
+/// Gives what a FILE of the grammar stands for at a hook. Throws InputError.
+using GivenReader = std::function<GivenValues(const std::string& file, const std::string& hook)>;
+GivenValues read_given(const std::string& file, const std::string& hook);
+
+/// Positions [begin, end) of a sequence; negative ones count from its prompt's end.
+struct PositionSlice {
+  long begin = 0;
+  std::optional<long> end;  ///< none: no end
+  bool one = false;         ///< `begin` alone
+};
+
+struct HookIntervention {
+  enum class Action { zero, mean, from, resample, add, pin };
+  Hook hook;
+  Action action = Action::zero;
+  std::vector<PositionSlice> positions;  ///< none: all
+  std::vector<size_t> parts;             ///< heads or elements; none: all
+  size_t part_width = 1;                 ///< numbers of a head, or 1
+  std::vector<double> direction;         ///< only the component along it, if there is one
+  GivenValues given;                     ///< mean: {width} numbers
+  double factor = 1;                     ///< of add
+  size_t pinned = 0;                     ///< the position of pin
+  std::string text;                      ///< in the grammar, with the SHA-256 of its numbers for a FILE
+};
+
+/// One for each hook that is meant. `option` is named in errors.
+std::vector<HookIntervention> parse_interventions(const std::string& text, const std::string& option,
+                                              const ModelConfig& config, const GivenReader& read = read_given);
+/// For metadata: nothing that differs between machines. "none" without any.
+std::string interventions_text(const std::vector<HookIntervention>& interventions);
+
+/// Adds them in their order. `lengths`: of the sequences' prompts. Throws InputError where `from` has fewer
+/// positions than are to be replaced.
+template <class T>
+void add_interventions(const std::vector<HookIntervention>& interventions, const std::vector<size_t>& lengths,
+                       Hooks<T>& hooks);
 
 }  // namespace sinkref

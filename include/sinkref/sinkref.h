@@ -18,6 +18,7 @@
 #include "sinkref/batch.h"       // sequences, chunks, shared beginnings
 #include "sinkref/forward.h"     // a model being run
 #include "sinkref/interventions.h"  // the paper's patch, ablation, blinding, as hooks
+#include "sinkref/sweep.h"       // activation patching over layers, positions and heads
 #include "sinkref/sink.h"        // sink layers and sink neurons
 #include "sinkref/trace.h"       // activations to a safetensors file, and from one
 #include "sinkref/verify.h"      // where another implementation leaves the truth

@@ -23,7 +23,7 @@ struct GenerateCommand : RunningCommand {
     return joined({prompt_rows(), id_rows(), bos_row(),
                    {{"max-new-tokens", number(max_new_tokens, 1),
                      "length of the greedy continuation"}},
-                   patch_row(), patch_site_row(), ablate_row(), softmax_row(), precision_row(),
+                   patch_row(), patch_site_row(), ablate_row(), intervene_row(), softmax_row(), precision_row(),
                    kernel_row(), chunk_row(),
                    {{"fingerprint", flag(fingerprint),
                      "a short name for the bits of the prompt's logits"}}});
@@ -53,10 +53,12 @@ int generate_with(const GenerateCommand& options, const Model& model) {
   }
   if (!tokenizer && !options.json) say("no tokenizer: printing token ids");
   ordered_json all = ordered_json::array();
+  const std::vector<HookIntervention> interventions = chosen_interventions(options, model);
   for (Sequence<T>& sequence : sequences) {
     Hooks<T> hooks;
     add_patch(patch, hooks, options.patch_site);
     add_ablation(ablation, hooks);
+    add_interventions(interventions, {sequence.pending.size()}, hooks);
     Fingerprint<T> fingerprint;
     if (options.fingerprint) fingerprint.attach(hooks);
     std::optional<StreamDecoder> text;

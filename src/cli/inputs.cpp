@@ -105,4 +105,9 @@ std::vector<Neurons> chosen_ablation(const RunningCommand& options, const Model&
   return parse_neurons(options.ablate, "--ablate", model.config());
 }
 
+std::vector<HookIntervention> chosen_interventions(const RunningCommand& options, const Model& model) {
+  if (options.intervene == "none") return {};
+  return parse_interventions(options.intervene, "--intervene", model.config());
+}
+
 }  // namespace sinkref::cli

@@ -37,5 +37,6 @@ RunOptions run_options(const RunningCommand& options);
 /// --patch as neurons: parsed, or found by the sink analysis for "auto".
 std::vector<Neurons> chosen_patch(const RunningCommand& options, const Model& model);
 std::vector<Neurons> chosen_ablation(const RunningCommand& options, const Model& model);
+std::vector<HookIntervention> chosen_interventions(const RunningCommand& options, const Model& model);
 
 }  // namespace sinkref::cli

@@ -61,6 +61,12 @@ OptionTable RunningCommand::ablate_row() {
   return {{"ablate", text("NEURONS", ablate), "neurons set to zero, as for --patch"}};
 }
 
+OptionTable RunningCommand::intervene_row() {
+  return {{"intervene", text("CHANGES", intervene),
+           "HOOK[@POSITIONS][#HEADS or NEURONS]=zero, mean:FILE, from:TRACE, resample:TRACE, add:[NUMBER*]VECTOR "
+           "or pin:POSITION; several with ';'. --ablate 1:3 is 'blocks.1.mlp.hook_post#3=zero'"}};
+}
+
 OptionTable output_rows(std::optional<std::string>& out, bool& force, const char* argument,
                         const char* help) {
   return joined({{{"out", place(argument, out), help}}, force_row(force)});

@@ -26,7 +26,8 @@ struct TextCommand : Command {
 
 /// How a model is run.
 struct RunningCommand : TextCommand {
-  std::string kernel = "auto", precision = "fp32", patch = "none", ablate = "none";
+  std::string kernel = "auto", precision = "fp32", patch = "none", ablate = "none",
+              intervene = "none";
   size_t chunk = RunOptions().chunk;
   Softmax softmax = Softmax::standard;
   PatchSite patch_site = PatchSite::up;
@@ -39,6 +40,7 @@ struct RunningCommand : TextCommand {
   OptionTable patch_row();
   OptionTable patch_site_row();
   OptionTable ablate_row();
+  OptionTable intervene_row();
 };
 
 /// A place to write to.

@@ -29,7 +29,7 @@ struct TraceCommand : RunningCommand {
                      "the tensors to write, as 'blocks.*.hook_resid_post,logits'; the quotes keep the "
                      "shell from filling in the stars"}},
                    output_rows(out, force, "FILE", "safetensors file to write"), patch_row(),
-                   patch_site_row(), ablate_row(), softmax_row(), precision_row(), kernel_row(),
+                   patch_site_row(), ablate_row(), intervene_row(), softmax_row(), precision_row(), kernel_row(),
                    chunk_row(),
                    {{"fingerprint", flag(fingerprint),
                      "a short name for the bits of the prompt's logits"}}});
@@ -49,6 +49,10 @@ int trace_with(const TraceCommand& options, const Model& model) {
   Hooks<T> hooks;
   add_patch(patch, hooks, options.patch_site);
   add_ablation(ablation, hooks);
+  const std::vector<HookIntervention> interventions = chosen_interventions(options, model);
+  std::vector<size_t> lengths;
+  for (const std::vector<int>& sequence : tokens) lengths.push_back(sequence.size());
+  add_interventions(interventions, lengths, hooks);
   RunOptions run = run_options(options);
   const bool has_logits =
       options.fingerprint || std::find(chosen.begin(), chosen.end(), Hook{HookPoint::Logits, 0}) != chosen.end();
@@ -64,6 +68,7 @@ int trace_with(const TraceCommand& options, const Model& model) {
   metadata["patch"] = neurons_text(patch);
   if (!patch.empty()) metadata["patch_site"] = patch_site_name(options.patch_site);
   metadata["ablate"] = neurons_text(ablation);
+  if (!interventions.empty()) metadata["intervene"] = interventions_text(interventions);
   // Its bits are not those of the arithmetic's version, nor the same on other machines.
   if (options.kernel == "openblas") metadata["kernel"] = "openblas";
   TraceWriter<T> writer(*options.out, options.force, c, chosen, tokens, metadata);

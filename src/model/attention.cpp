@@ -94,12 +94,23 @@ void Forward<T>::attend_tiles(size_t layer, const Matrix<T>& q, const std::vecto
   const Hook scores_hook{HookPoint::AttnScores, layer}, pattern_hook{HookPoint::Pattern, layer};
   const bool hooked = hooks.wants(scores_hook) || hooks.wants(pattern_hook);
 
-  const auto run_rows = [&](const Tile& tile, Seen<T> seen, TileBuffers<T>& b) {
+  const bool whole = hooked && options_.whole_patterns;
+
+  /// `seen` gives what the heads of a key/value head see.
+  const auto run_rows = [&](const Tile& tile, const auto& seen, TileBuffers<T>& b) {
     const std::span<const Row> rows(rows_.data() + tile.first_row, tile.rows);
     const size_t keys = rows.back().position + 1;
     // Whole panels, and no stride that is a power of two (cache associativity).
     const size_t stride = cache_padded(keys) + sum_lanes;
-    const size_t queries = tile.heads * tile.rows;  // (head of the group, position)
+    const size_t queries = tile.heads * tile.rows;  // (head of the tile, position)
+    const size_t sharing = std::min(tile.heads, group);  // heads of one key/value head
+    // Of whole patterns; a sequence with a parent has room for what one key/value head sees.
+    const bool alone = sequences[rows.front().sequence].parent == nullptr;
+    const auto each_group = [&](const auto& f) {
+      parallel_for(tile.heads / sharing, [&](size_t i) {
+        f(i * sharing * tile.rows, seen((tile.first_head + i * sharing) / group));
+      }, alone ? 2 : SIZE_MAX);
+    };
     b.q.resize(queries * h);
     b.z.resize(queries * h);
     b.scores.resize(queries * stride);
@@ -115,7 +126,10 @@ void Forward<T>::attend_tiles(size_t layer, const Matrix<T>& q, const std::vecto
                   tile.first_head + g});
     };
 
-    kernels_.scores(b.q.data(), queries, seen.keys, keys, h, scale, b.scores.data(), stride);
+    each_group([&](size_t first, const Seen<T>& group_sees) {
+      kernels_.scores(&b.q[first * h], sharing * tile.rows, group_sees.keys, keys, h, scale,
+                      &b.scores[first * stride], stride);
+    });
     if (hooked)
       for (size_t i = 0; i < queries; ++i) {
         constexpr T unseen = -std::numeric_limits<T>::infinity();
@@ -124,10 +138,14 @@ void Forward<T>::attend_tiles(size_t layer, const Matrix<T>& q, const std::vecto
         std::fill(row + b.visible[i].end, row + keys, unseen);
       }
     for (size_t g = 0; g < tile.heads; ++g) call_hook(scores_hook, g);
-    for (size_t i = 0; i < queries; ++i)
+    parallel_for(queries, [&](size_t i) {
       kernels_.softmax(&b.scores[i * stride], keys, b.visible[i], options_.softmax);
+    }, whole ? 2 : SIZE_MAX);
     for (size_t g = 0; g < tile.heads; ++g) call_hook(pattern_hook, g);
-    kernels_.weighted_sum(b.scores.data(), queries, stride, b.visible.data(), seen.values, h, b.z.data());
+    each_group([&](size_t first, const Seen<T>& group_sees) {
+      kernels_.weighted_sum(&b.scores[first * stride], sharing * tile.rows, stride, &b.visible[first],
+                            group_sees.values, h, &b.z[first * h]);
+    });
     for (size_t g = 0; g < tile.heads; ++g)
       for (size_t r = 0; r < tile.rows; ++r)
         std::copy_n(&b.z[(g * tile.rows + r) * h], h,
@@ -137,12 +155,25 @@ void Forward<T>::attend_tiles(size_t layer, const Matrix<T>& q, const std::vecto
   const auto run_tile = [&](const Tile& tile) {
     static thread_local TileBuffers<T> b;
     const Row& last = rows_[tile.first_row + tile.rows - 1];
-    const Seen<T> seen =
+    const Seen<T> of_group =
         seen_by(sequences[last.sequence], layer, tile.first_head / group, h, last.position + 1, b);
+    const auto seen = [&](size_t) { return of_group; };
     for (size_t done = 0; done < tile.rows; done += tile_positions)
       run_rows({tile.first_row + done, std::min(tile_positions, tile.rows - done), tile.first_head, tile.heads},
                seen, b);
   };
+
+  if (whole) {
+    TileBuffers<T> b;  // its own: a hook may run a model
+    for (size_t first = 0, end = 0; first < rows_.size(); first = end) {
+      const Sequence<T>& sequence = sequences[rows_[first].sequence];
+      while (end < rows_.size() && rows_[end].sequence == rows_[first].sequence) ++end;
+      const size_t positions = rows_[end - 1].position + 1;
+      const auto seen = [&](size_t kv_head) { return seen_by(sequence, layer, kv_head, h, positions, b); };
+      run_rows({first, end - first, 0, c.heads}, seen, b);
+    }
+    return;
+  }
 
   std::vector<Tile> tiles = tiles_of(sequences, rows_, c.heads, group);
   if (hooked) {  // hooks see their calls in order, and may throw

@@ -161,7 +161,7 @@ bool glob_matches(std::string_view glob, std::string_view name) {
   return glob.find_first_not_of('*', g) == std::string_view::npos;
 }
 
-std::vector<Hook> select_hooks(const std::string& globs, size_t layers) {
+std::vector<Hook> select_hooks(const std::string& globs, size_t layers, const std::string& where) {
   const std::vector<Hook> hooks = all_hooks(layers);
   const std::vector<std::string> wanted = split_globs(globs);
   for (const std::string& glob : wanted) {
@@ -172,7 +172,7 @@ std::vector<Hook> select_hooks(const std::string& globs, size_t layers) {
     for (const HookInfo& info : points)
       names.push_back((info.place == in_block ? "blocks.*." : "") + std::string(info.name));
     for (Hook h : hooks) names.push_back(hook_name(h));
-    throw InputError("--hooks: no hook matches " + quoted(glob) + "; the closest is " +
+    throw InputError(where + ": no hook matches " + quoted(glob) + "; the closest is " +
                      quoted(closest_name(glob, names)) + " (layers 0 to " +
                      std::to_string(layers - 1) + ")");
   }

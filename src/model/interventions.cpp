@@ -4,6 +4,7 @@
 #include <charconv>
 #include <stdexcept>
 
+#include "model/pin.h"
 #include "sinkref/error.h"
 
 namespace sinkref {
@@ -32,20 +33,20 @@ std::vector<std::string_view> split(std::string_view text, char separator) {
   return parts;
 }
 
-/// The patch by absolute position, so that it does not matter how the prompt comes in: position 1
-/// of a prompt gives v, every later position gets it.
+/// The patch by absolute position, so that it does not matter how the prompt comes in: position `at`
+/// (of the paper's, 1) of a prompt gives v, every later position gets it.
 template <class T>
-void pin(Hook hook, const Row& row, size_t neuron, T& x) {
-  if (row.position == 0) return;
+void pin(Hook hook, const Row& row, size_t neuron, T& x, size_t at = 1) {
+  if (row.position < at) return;
   const std::pair<Hook, size_t> key(hook, neuron);
-  if (row.position == 1) {
+  if (row.position == at) {
     (*row.kept)[key] = row.prompt ? std::optional<double>(x) : std::nullopt;
     return;
   }
   const auto v = row.kept->find(key);
   if (v == row.kept->end())
     throw std::logic_error("patch of " + hook_name(hook) + " neuron " + std::to_string(neuron) +
-                           ": position 1 of the sequence was run without it");
+                           ": position " + std::to_string(at) + " of the sequence was run without it");
   if (v->second) x = static_cast<T>(*v->second);
 }
 
@@ -107,6 +108,11 @@ void add_patch(const std::vector<Neurons>& neurons, Hooks<T>& hooks, PatchSite s
 }
 
 template <class T>
+void pin_element(Hook hook, const Row& row, size_t element, size_t at, T& x) {
+  pin(hook, row, element, x, at);
+}
+
+template <class T>
 void add_ablation(const std::vector<Neurons>& neurons, Hooks<T>& hooks) {
   for (const Neurons& layer : neurons)
     hooks.add({HookPoint::Post, layer.layer}, [layer](const Activation<T>& post) {
@@ -136,6 +142,7 @@ void add_mark(size_t layer, const std::vector<double>& mark, Hooks<T>& hooks) {
 
 #define SINKREF_INTERVENTIONS(T)                                                            \
   template void add_patch<T>(const std::vector<Neurons>&, Hooks<T>&, PatchSite);            \
+  template void pin_element<T>(Hook, const Row&, size_t, size_t, T&);                       \
   template void add_ablation<T>(const std::vector<Neurons>&, Hooks<T>&);                    \
   template void add_blinding<T>(size_t, std::optional<size_t>, Hooks<T>&);                  \
   template void add_mark<T>(size_t, const std::vector<double>&, Hooks<T>&);

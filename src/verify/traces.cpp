@@ -182,7 +182,7 @@ void compare_lengths_and_frequencies(const TraceFile& a, const TraceFile& b, boo
 }
 
 void compare_metadata(const TraceFile& a, const TraceFile& b, VerifyResult& result) {
-  for (const char* key : {"weights_sha256", "config", "arithmetic_version", "patch", "ablate"}) {
+  for (const char* key : {"weights_sha256", "config", "arithmetic_version", "patch", "ablate", "intervene"}) {
     const auto ours = a.metadata().find(key), theirs = b.metadata().find(key);
     if (ours == a.metadata().end() || theirs == b.metadata().end()) continue;
     if (ours->second == theirs->second) continue;

@@ -1,0 +1,176 @@
+"""Which part of the model writes a logit or a norm: direct attribution, and the logit lens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, List, Tuple, TYPE_CHECKING
+
+import numpy as np
+
+from ._cache import ActivationCache
+from ._errors import InputError
+from ._interventions import Intervention, Interventions
+from ._run import Positions, kept_positions, one_sequence, run
+
+if TYPE_CHECKING:
+    from ._model import Model
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """What each part adds to `total`, in float64.
+
+    values, labels   one number and name a part: "embed", "0.attn", "0.head.3", "0.mlp", "0.neuron.17", "0.bias"
+    total            what the engine computed
+    bound            the engine's rounding can make no more than this of total - sum(values)
+    """
+
+    values: np.ndarray
+    labels: Tuple[str, ...]
+    total: float
+    bound: float
+
+    @property
+    def remainder(self) -> float:
+        """What rounding has made of the sum."""
+        return self.total - float(self.values.sum())
+
+    def top(self, count: int = 10) -> List[Tuple[str, float]]:
+        """The parts that add or take most."""
+        order = np.argsort(-np.abs(self.values), kind="stable")[:count]
+        return [(self.labels[i], float(self.values[i])) for i in order]
+
+
+def _roundings(terms: int) -> int:
+    """Of a chain (include/sinkref/number.h): blocks of 32 within spans of 512."""
+    return min(terms, 32) + 16 + -(-terms // 512)
+
+
+class _Parts:
+    """The parts of a residual stream at one position, each projected on a direction."""
+
+    def __init__(self, model: "Model", cache: ActivationCache, by: str, direction: np.ndarray) -> None:
+        self.model, self.cache, self.by, self.d = model, cache, by, direction
+        self.unit = 2.0 ** (-53 if model._fp64 else -24)
+        self.values: List[np.ndarray] = []
+        self.labels: List[str] = []
+        self.bound = 0.0
+        self.magnitude = 0.0  # of all terms: what numpy's own sums may be off by
+
+    def at(self, name: str, layer: int) -> np.ndarray:
+        return self.cache[name, layer][0, 0].astype(np.float64)
+
+    def add(self, labels: List[str], values: Any, magnitude: float) -> None:
+        self.labels += labels
+        self.values.append(np.atleast_1d(np.asarray(values, np.float64)))
+        self.magnitude += magnitude
+
+    def product(self, x: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray) -> np.ndarray:
+        """Each x[i]·W[i]·d, where out = x W + bias is a product of the engine. x (n), w (n, d_model)."""
+        terms = x * (w.astype(np.float64) @ self.d)
+        absolute = float(np.abs(x) @ (np.abs(w).astype(np.float64) @ np.abs(self.d)))
+        k = _roundings(len(x)) * self.unit
+        self.bound += k / (1 - k) * absolute
+        if bias.any():
+            self.bound += self.unit * float(np.abs(out) @ np.abs(self.d))
+        self.magnitude += absolute
+        return terms
+
+    def bias(self, layer: int, what: str, bias: np.ndarray) -> None:
+        if bias.any():
+            b = bias.astype(np.float64)
+            self.add([f"{layer}.{what}.bias"], b @ self.d, float(np.abs(b) @ np.abs(self.d)))
+
+    def written(self, layer: int, stream: str) -> None:
+        """One addition to the residual stream."""
+        self.bound += self.unit * float(np.abs(self.at(stream, layer)) @ np.abs(self.d))
+
+    def run(self, layers: int) -> None:
+        m, c = self.model, self.model.cfg
+        embed = self.cache["hook_embed"][0, 0].astype(np.float64)
+        self.add(["embed"], embed @ self.d, float(np.abs(embed) @ np.abs(self.d)))
+        for layer in range(layers):
+            out = self.at("attn_out", layer)
+            if self.by == "layer":
+                self.add([f"{layer}.attn"], out @ self.d, float(np.abs(out) @ np.abs(self.d)))
+            else:
+                z, w, b = self.at("z", layer).reshape(-1), m.W_O[layer].reshape(-1, c.d_model), m.b_O[layer]
+                terms = self.product(z, w, b, out).reshape(c.n_heads, c.d_head).sum(1)
+                self.add([f"{layer}.head.{h}" for h in range(c.n_heads)], terms, 0)
+                self.bias(layer, "attn", b)
+            self.written(layer, "resid_mid")
+            out = self.at("mlp_out", layer)
+            if self.by == "neuron":
+                b = m.b_out[layer]
+                self.add([f"{layer}.neuron.{i}" for i in range(c.d_mlp)],
+                         self.product(self.at("post", layer), m.W_out[layer], b, out), 0)
+                self.bias(layer, "mlp", b)
+            else:
+                self.add([f"{layer}.mlp"], out @ self.d, float(np.abs(out) @ np.abs(self.d)))
+            self.written(layer, "resid_post")
+
+    def result(self, total: float) -> Attribution:
+        values = np.concatenate(self.values)
+        own = (len(values) + self.model.cfg.d_model) * 2.0 ** -53 * self.magnitude
+        return Attribution(values, tuple(self.labels), total, self.bound + 2 * own)
+
+
+def _cache(model: "Model", tokens: Any, by: str, layers: int, position: int, more: List[str],
+           interventions: Interventions) -> ActivationCache:
+    if by not in ("layer", "head", "neuron"):
+        raise InputError(f'by: found {by!r}, expected "layer", "head" or "neuron"')
+    ids = one_sequence(model, tokens, "tokens")
+    if not isinstance(position, (int, np.integer)):
+        raise InputError(f"position: found {position!r}, expected one")
+    ends = ["hook_attn_out", "hook_mlp_out", "hook_resid_mid", "hook_resid_post"]
+    ends += ["attn.hook_z"] if by != "layer" else []
+    ends += ["mlp.hook_post"] if by == "neuron" else []
+    names = ["hook_embed", *more] + [f"blocks.{layer}.{end}" for layer in range(layers) for end in ends]
+    return model.run_with_cache(ids, names, int(position), logits=False, interventions=interventions)[1]
+
+
+def attribute_logit(model: "Model", tokens: Any, token: int, position: int = -1, by: str = "head",
+                    interventions: Interventions = ()) -> Attribution:
+    c = model.cfg
+    if isinstance(token, bool) or not isinstance(token, (int, np.integer)) or not 0 <= token < c.d_vocab:
+        raise InputError(f"token: found {token!r}, expected an id from 0 to {c.d_vocab - 1}")
+    cache = _cache(model, tokens, by, c.n_layers, position, ["ln_final.hook_scale", "logits"], interventions)
+    scale = float(cache["ln_final.hook_scale"][0, 0, 0])
+    direction = model.ln_final_w.astype(np.float64) * model.W_U[:, token].astype(np.float64) / scale
+    parts = _Parts(model, cache, by, direction)
+    parts.run(c.n_layers)
+    # Divided by the scale, multiplied by the weight, then a chain.
+    k = (2 + _roundings(c.d_model)) * parts.unit
+    last = np.abs(cache["resid_post", c.n_layers - 1][0, 0].astype(np.float64))
+    parts.bound += k / (1 - k) * float(last @ np.abs(direction))
+    return parts.result(float(cache["logits"][0, 0, token]))
+
+
+def attribute_norm(model: "Model", tokens: Any, layer: int, position: int = -1, by: str = "head",
+                   interventions: Interventions = ()) -> Attribution:
+    n = model.cfg.n_layers
+    if isinstance(layer, bool) or not isinstance(layer, (int, np.integer)) or not -n <= layer < n:
+        raise InputError(f"layer: found {layer!r}, expected 0 to {n - 1}")
+    layer = int(layer) % n
+    cache = _cache(model, tokens, by, layer + 1, position, [], interventions)
+    stream = cache["resid_post", layer][0, 0].astype(np.float64)
+    norm = float(np.linalg.norm(stream))
+    parts = _Parts(model, cache, by, stream / norm)
+    parts.run(layer + 1)
+    return parts.result(norm)
+
+
+def lens(model: "Model", tokens: Any, positions: Positions = None) -> np.ndarray:
+    """The last block is left out by giving it another layer's stream, so the bits are the engine's."""
+    ids = one_sequence(model, tokens, "tokens")
+    last = model.cfg.n_layers - 1
+    kept = kept_positions(positions, len(ids))
+    _, cache = model.run_with_cache(ids, ["blocks.*.hook_resid_post", f"blocks.{last}.hook_resid_pre"], logits=False)
+    head = len(model._hooks) - 1
+    before = Intervention.patch(f"blocks.{last}.hook_resid_pre", cache)
+    rows = []
+    for layer in range(last + 1):
+        after = Intervention.patch(f"blocks.{last}.hook_resid_post", cache["resid_post", layer])
+        result = run(model, [ids], captures=[head], positions=kept, interventions=[before, after], first_block=last)
+        rows.append(result.cache["logits"][0])
+    return np.stack(rows)
