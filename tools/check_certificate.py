@@ -18,12 +18,15 @@ import hashlib
 import json
 import math
 import mmap
+import os
 import random
 import re
 import struct
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # on a busy machine its threads wait for one another most of the time
 
 import numpy as np
 from flint import arb, arb_mat, ctx
@@ -193,55 +196,61 @@ def exact(values: np.ndarray) -> list[arb]:
     return [arb(x) for x in values.astype(np.float64).reshape(-1).tolist()]
 
 
-def product(x: list[list[arb]], weight: np.ndarray) -> list[list[arb]]:
-    """x · weightᵀ. Middles become integers, these 16-bit digits, and a row of weights 20-bit pieces of an integer: numpy's
-    float64 sums of their products stay below 2^53, and so are exact. Entry by entry FLINT would take minutes."""
-    cols = weight.shape[1]
-    if 16 + 20 + math.ceil(math.log2(cols)) > 53:
-        raise Unreadable(f"a product over {cols} terms is too long for exact float64 sums")
+class Rows:
+    """Rows of balls, their middles as integers of 16-bit digits."""
+
+    def __init__(self, x: list[list[arb]]):
+        self.cols, self.errors, self.places = len(x[0]), [], []
+        digits = []
+        for row in x:
+            middles = [tuple(map(int, v.mid().man_exp())) for v in row]
+            top = max((man.bit_length() + exp for man, exp in middles if man), default=0)
+            place = ctx.prec - top  # a unit is 2^-place
+            whole = [abs(man) << (exp + place) if exp + place >= 0 else abs(man) >> -(exp + place) for man, exp in middles]
+            raw = b"".join(v.to_bytes(ctx.prec // 16 * 2 + 4, "little") for v in whole)
+            digits.append(np.frombuffer(raw, "<u2").reshape(self.cols, -1).T * np.sign([float(man) for man, _ in middles]))
+            unit = arb(2) ** place
+            self.errors.append([float((v.rad() * unit).upper()) * (1 + 1e-15) + 1 for v in row])
+            self.places.append(place)
+        self.count = digits[0].shape[0]
+        self.digits = np.concatenate(digits)
+
+
+def product(x: Rows, weight: np.ndarray) -> list[list[arb]]:
+    """x · weightᵀ. A row of weights becomes an integer of 20-bit pieces: numpy's float64 sums of their products with 16-bit
+    digits stay below 2^53, and so are exact. Entry by entry FLINT would take minutes."""
+    outputs, tokens = len(weight), len(x.places)
+    if 16 + 20 + math.ceil(math.log2(x.cols)) > 53:
+        raise Unreadable(f"a product over {x.cols} terms is too long for exact float64 sums")
     fraction, exponent = np.frexp(weight)
     significand = (np.abs(fraction) * 2.0 ** 24).astype(np.int64)  # of fp32
     lowest = exponent - 24 + np.log2((significand & -significand).clip(1)).astype(np.int64)
     low = np.where(weight != 0, lowest, 10 ** 6).min(axis=1)
     low = np.where(low == 10 ** 6, 0, low)
     integers = np.ldexp(weight, -low[:, None])
-    pieces, rest = [], integers
-    while not pieces or np.any(rest):
+    totals = [[0] * outputs for _ in range(tokens)]
+    rest, shift = integers, 0
+    while shift == 0 or np.any(rest):
         high = np.trunc(rest * 2.0 ** -20)
-        pieces.append(rest - high * 2.0 ** 20)
-        rest = high
-    digits, signs, errors, places = [], [], [], []
-    for row in x:
-        middles = [tuple(map(int, v.mid().man_exp())) for v in row]
-        top = max((man.bit_length() + exp for man, exp in middles if man), default=0)
-        place = ctx.prec - top  # a unit is 2^-place
-        whole = [abs(man) << (exp + place) if exp + place >= 0 else abs(man) >> -(exp + place) for man, exp in middles]
-        digits.append(np.frombuffer(b"".join(v.to_bytes(ctx.prec // 16 * 2 + 4, "little") for v in whole), "<u2")
-                      .reshape(cols, -1).T.astype(np.float64))
-        signs.append(np.sign([man for man, _ in middles]))
-        errors.append([float((v.rad() * arb(2) ** place).upper()) * (1 + 1e-15) + 1 for v in row])
-        places.append(place)
-    count = digits[0].shape[0]
-    stacked = np.concatenate([d * s for d, s in zip(digits, signs)])
-    totals = [[0] * len(weight) for _ in x]
-    for g, piece in enumerate(pieces):
-        sums = (stacked @ piece.T).astype(np.int64).reshape(len(x), count, len(weight))
-        carried = np.zeros((len(x), len(weight), count + 4), "<u2")
-        acc = np.zeros((len(x), len(weight)), np.int64)
-        for s in range(count):
+        sums = (x.digits @ (rest - high * 2.0 ** 20).T).astype(np.int64).reshape(tokens, x.count, outputs)
+        carried = np.zeros((tokens, outputs, x.count + 4), "<u2")
+        acc = np.zeros((tokens, outputs), np.int64)
+        for s in range(x.count):
             acc += sums[:, s]
             carried[:, :, s] = acc & 0xFFFF
             acc >>= 16
-        carried[:, :, count:] = acc.astype("<i8").view("<u2").reshape(len(x), len(weight), 4)
-        size, raw = 2 * (count + 4), carried.tobytes()
+        carried[:, :, x.count:] = acc.astype("<i8").view("<u2").reshape(tokens, outputs, 4)
+        size, raw = 2 * (x.count + 4), carried.tobytes()
         for t, row in enumerate(totals):
-            base = t * len(weight) * size
-            for n in range(len(weight)):
-                row[n] += int.from_bytes(raw[base + n * size:base + (n + 1) * size], "little", signed=True) << 20 * g
+            for n in range(outputs):
+                at = (t * outputs + n) * size
+                row[n] += int.from_bytes(raw[at:at + size], "little", signed=True) << shift
+        rest, shift = high, shift + 20
     # Positive terms: rounded sums are within this factor of the exact ones.
-    bounds = (np.array(errors) @ np.abs(integers).T) * (1 + (cols + 8) * 2.0 ** -51)
-    return [[arb((total, int(lo) - place), arb((math.ceil(bound), int(lo) - place))) for total, bound, lo in zip(*of_row, low)]
-            for of_row, place in zip(zip(totals, bounds.tolist()), places)]
+    bounds = (np.array(x.errors) @ np.abs(integers).T) * (1 + (x.cols + 8) * 2.0 ** -51)
+    low = low.tolist()
+    return [[arb((total, lo - place), arb((math.ceil(bound), lo - place))) for total, bound, lo in zip(row, of_row, low)]
+            for row, of_row, place in zip(totals, bounds.tolist(), x.places)]
 
 
 class Reference:
@@ -293,7 +302,7 @@ class Reference:
         smooth = (old / wavelength - low) / (high - low)
         return (1 - smooth) * f / factor + smooth * f
 
-    def linear(self, name: str, x: list[list[arb]], outputs: np.ndarray | None = None) -> list[list[arb]]:
+    def linear(self, name: str, x: Rows, outputs: np.ndarray | None = None) -> list[list[arb]]:
         weight = self.m.weight(f"{name}.weight")
         if outputs is not None:
             weight = weight[outputs]
@@ -361,7 +370,7 @@ class Reference:
         for layer in range(depth):
             b, w = f"blocks.{layer}", f"model.layers.{layer}."
             self.show(f"{b}.hook_resid_pre", lambda: x)
-            normed = self.norm(w + "input_layernorm", f"{b}.ln1", x)
+            normed = Rows(self.norm(w + "input_layernorm", f"{b}.ln1", x))
             q, k, v = (self.linear(f"{w}self_attn.{n}_proj", normed) for n in "qkv")
             for name, value in zip("qkv", (q, k, v)):
                 self.show(f"{b}.attn.hook_{name}", lambda value=value: value)
@@ -370,11 +379,11 @@ class Reference:
             self.show(f"{b}.attn.hook_rot_k", lambda: k)
             z = self.attend(b, q, k, v)
             self.show(f"{b}.attn.hook_z", lambda: z)
-            out = self.linear(w + "self_attn.o_proj", z)
+            out = self.linear(w + "self_attn.o_proj", Rows(z))
             self.show(f"{b}.hook_attn_out", lambda: out)
             x = add(x, out)
             self.show(f"{b}.hook_resid_mid", lambda: x)
-            normed = self.norm(w + "post_attention_layernorm", f"{b}.ln2", x)
+            normed = Rows(self.norm(w + "post_attention_layernorm", f"{b}.ln2", x))
             gate, up = (self.linear(f"{w}mlp.{n}_proj", normed) for n in ("gate", "up"))
             self.pin("gate", layer, gate)
             self.pin("up", layer, up)
@@ -386,13 +395,13 @@ class Reference:
                 for row in post:
                     row[neuron] = arb(0)
             self.show(f"{b}.mlp.hook_post", lambda: post)
-            out = self.linear(w + "mlp.down_proj", post)
+            out = self.linear(w + "mlp.down_proj", Rows(post))
             self.show(f"{b}.hook_mlp_out", lambda: out)
             x = add(x, out)
             self.show(f"{b}.hook_resid_post", lambda: x)
         if depth < self.m.layers:
             return
-        normed = self.norm("model.norm", "ln_final", x)
+        normed = Rows(self.norm("model.norm", "ln_final", x))
         head = "model.embed_tokens" if self.m.tied else "lm_head"
         self.show("logits", lambda: self.linear(head, normed, vocabulary))
 
