@@ -371,9 +371,9 @@ TEST_CASE("eval: data that would fill the memory is refused, packed or not", "[e
   const std::string blanks(1 << 20, ' ');
   CHECK(read_eval_data({packed({{begin, 1}, {blanks, 3}, {end, 1}})}, {}).items[0].context.size() == 3 << 20);
   refused(packed({{begin, 1}, {blanks, 300}, {end, 1}}), "unpacks to more than 256 MiB");
-  refused(packed({{begin, 1}, {blanks, 17}, {end, 1}}), ":1: is ");
+  refused(packed({{begin, 1}, {blanks, 9}, {end, 1}}), ":1: is ");
   refused(packed({{begin + "\", \"choices\": [", 1}, {"\"a\",", 10'000}, {"\"b\"], \"gold\": 0}\n", 1}}), ":1: has 10001 choices");
   const std::string line = begin + end;
-  folder.write("plain.jsonl", begin + blanks + end + begin + std::string(17 << 20, 'a') + end);
+  folder.write("plain.jsonl", begin + blanks + end + begin + std::string(9 << 20, 'a') + end);
   refused((folder.path() / "plain.jsonl").string(), ":2: is ");
 }

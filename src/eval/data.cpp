@@ -51,7 +51,7 @@ std::string unpacked(const std::string& file, const std::string& bytes) {
 }
 
 // A megabyte of gzip can hold many of them too.
-constexpr size_t longest_line = size_t{16} << 20, most_choices = 10'000, most_items = 1'000'000;
+constexpr size_t longest_line = size_t{8} << 20, most_choices = 10'000, most_items = 1'000'000;
 
 /// Calls each(object, "file:line") for every line.
 void each_line(const std::string& file, std::string_view text,

@@ -118,9 +118,11 @@ void Candidate::find_tensors() {
 void Candidate::find_holes(const std::string& require) {
   for (const std::string& globs : {require, metadata("hooks")}) {
     if (globs.empty()) continue;
+    const bool is_option = !require.empty();  // which comes first
     if (globs.size() > most_globs)
-      refuse(file_.path().string(), "metadata \"hooks\" is " + std::to_string(globs.size()) +
-             " characters long, expected at most " + std::to_string(most_globs), "write the file again");
+      refuse(is_option ? "--require" : file_.path().string() + ": metadata \"hooks\"",
+             "is " + std::to_string(globs.size()) + " characters long, expected at most " + std::to_string(most_globs),
+             "select with fewer and shorter globs");
     for (Hook hook : select_hooks(globs, config_.layers))
       if (!has(hook) && !file_.has(hook_name(hook)))
         problems_.push_back("missing tensor " + quoted(hook_name(hook)) + ": asked for by " +

@@ -45,7 +45,7 @@ def main():
     options = parser.parse_args()
     commands = {
         "generate": ["generate", "--model", options.model, "--tokens", "5x50", "--max-new-tokens", "8"],
-        "report": ["report", "--model", options.report_model, "--word", "the", "--repeats", "70", "--out", "r"],
+        "report": ["report", "--model", options.report_model, "--tokens", "5,17,5x20,9,9,11", "--repeats", "70", "--out", "r"],
     }
     print(f"load before: {os.getloadavg()[0]:.1f} on {len(os.sched_getaffinity(0))} cores")
     good = True
