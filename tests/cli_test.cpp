@@ -816,6 +816,12 @@ TEST_CASE("cli: a report of one layer, of a model without BOS, of a short contex
   CHECK(one.at("paper_rule_layer").is_null());
   CHECK(one.at("sink_layers").empty());
   CHECK(report(changed("nobos", "bos_token_id", nullptr), {"--repeats", "9"}).at("lone_token") == 5);
+  const auto noted = report(changed("noted", "my_training_note", 3), {"--repeats", "9", "--patch", "1:17"});
+  CHECK(noted.at("notes").at(0).get<std::string>().find("my_training_note") != std::string::npos);
+  const std::string page = read_all(folder.path / "report" / "report.html");
+  CHECK(page.find("<div class=\"notes\"") != std::string::npos);
+  CHECK(page.find("&quot;my_training_note&quot;") != std::string::npos);
+  CHECK(page.find("<p>There is no sink, so there is nothing to prevent. The patch 1:17 moves") != std::string::npos);
   const std::string small = changed("small", "max_position_embeddings", 16);
   CHECK(report(small).at("inputs").at("conditions").at(0).at("repeats") == 15);
   refused({"report", "--model", small, "--tokens", "5,17", "--repeats", "16", "--out", folder / "x"},
