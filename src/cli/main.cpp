@@ -48,6 +48,8 @@ const std::vector<CommandRow> commands = {
     {"trace", "run a prompt and write the tensors chosen by --hooks to a safetensors file",
      "sinkref trace --model MODEL --prompt Hello --hooks 'blocks.*.hook_resid_post' --out t.safetensors",
      cli::make_trace, hooks_text},
+    {"score", "log-probability of each token of a text, and its perplexity",
+     "sinkref score --model MODEL --prompt 'The capital of France is Paris' --json", cli::make_score},
     {"verify", "where another implementation first leaves the truth by more than rounding",
      "sinkref verify --model MODEL --candidate THEIRS.safetensors", cli::make_verify},
     {"sink", "sink layers, sink neurons with the causal check, repeats needed",

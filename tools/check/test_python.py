@@ -150,6 +150,44 @@ class ArraysAreTheTrace(Case):
         self.assertEqual(model.perplexity(ids), float(np.exp(-found.mean())))
 
 
+class TheCommandLine(Case):
+    """What both have is the same."""
+
+    def test_trace_of_some_positions(self):
+        model = sinkref.Model(tiny[2])
+        found = trace(tiny[2], [ids, ids[::-1]], "--positions", "0,5,-1")
+        self.assertEqual(found.pop("positions").tolist(), [0, 5, 19])
+        self.assertEqual(found.pop("tokens").tolist(), [ids, ids[::-1]])
+        _, cache = model.run_with_cache([ids, ids[::-1]], positions=[0, 5, -1])
+        self.assertEqual(list(found), list(cache))
+        for name, values in found.items():
+            self.same(cache[name], values, name)
+        for bad in ("20", "-21", "1,1", "", "1,", "x"):
+            done = subprocess.run([program, "trace", "--model", tiny[2], "--tokens", "1x20", "--positions", bad, "--out",
+                                   "/dev/null/x"], capture_output=True, text=True)
+            self.assertEqual((done.returncode, "--positions" in done.stderr), (2, True), bad)
+
+    def test_trace_of_what_is_generated(self):
+        model = sinkref.Model(tiny[2])
+        tokens, cache = model.generate(ids, 6, names="*")
+        found = trace(tiny[2], [ids], "--generate", "6")
+        self.assertEqual(found.pop("tokens").tolist(), [ids + tokens.tolist()])
+        for name, values in found.items():
+            self.same(cache[name], values, name)
+        both = trace(tiny[2], [ids, ids[:3]], "--generate", "4", hooks="blocks.*.hook_resid_post")
+        _, short = model.generate(ids[:3], 4, names="blocks.*.hook_resid_post")
+        self.assertEqual(both["lengths"].tolist(), [24, 7])
+        for name, values in short.items():
+            self.same(both[name][1:, :7], values, name)
+
+    def test_score(self):
+        model = sinkref.Model(tiny[2])
+        said = json.loads(sinkref_program("score", "--model", tiny[2], "--tokens", ",".join(map(str, ids)), "--json"))
+        self.assertEqual((said["tokens"], said["logprobs"][0]), (ids, None))
+        self.assertEqual(said["logprobs"][1:], model.log_probs(ids).tolist())
+        self.assertAlmostEqual(said["perplexity"] / model.perplexity(ids), 1, 12)
+
+
 class Text(Case):
     def test_ids_are_the_programs(self):
         model = sinkref.Model(tiny[2])
