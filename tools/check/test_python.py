@@ -7,6 +7,7 @@
 SINKREF_PROGRAM names the program (build/sinkref). SINKREF_TEST_MODEL adds a larger model to the comparisons.
 """
 
+import doctest
 import gc
 import json
 import os
@@ -804,6 +805,18 @@ class BadInput(Case):
         self.refused("str", self.model.to_tokens, [5])
         self.refused("prepend_bos", self.model.to_tokens, "a", prepend_bos="yes")
         self.refused("as many", self.model.to_tokens, ["a", "a b c d e f"])
+
+
+class TheGuide(Case):
+    def test_every_example_gives_what_it_says(self):
+        text = (root / "tools" / "guide" / "python.md").read_text()
+        blocks = text.split("```python\n")[1:]
+        examples = "\n\n".join(block.split("```")[0] for block in blocks)
+        test = doctest.DocTestParser().get_doctest(examples, {}, "python.md", "python.md", 0)
+        self.assertGreater(len(test.examples), 20)
+        said = []
+        doctest.DocTestRunner(optionflags=doctest.REPORT_NDIFF).run(test, out=said.append)
+        self.assertEqual("".join(said), "")
 
 
 class Process(Case):
