@@ -83,6 +83,9 @@ check "the first attention layer against Hugging Face in float64" \
   $python tools/check/check_first_layer.py reference_outputs/tiny_llama2 --tokens 5,17,9,9,11 --repeats 40
 check "planted rows of the paper's table are found, and nothing where nothing was planted" \
   $python tools/check/test_planted.py
+check "the Python package against the program" sh -c '
+  meson configure build -Dpython=enabled && ninja -C build src/python/libsinkref_python.so &&
+  SINKREF_TEST_MODEL=models/SmolLM2-135M-Instruct.Q4_1.gguf build/venv/bin/python tools/check/test_python.py'
 check "eval: kills, shards, bad input" python3 tools/check/test_eval.py
 check "every document: its commands, options, links and quoted output" python3 tools/check/check_documents.py
 check "seeded faults are found and named" $python tools/check/test_verify_faults.py

@@ -181,6 +181,15 @@ class TheCommandLine(Case):
         for name, values in short.items():
             self.same(both[name][1:, :7], values, name)
 
+    def test_verify_says_that_a_run_was_changed(self):
+        with tempfile.TemporaryDirectory() as folder:
+            traces = [str(Path(folder, name)) for name in ("plain.safetensors", "changed.safetensors")]
+            for out, text in zip(traces, ("none", "hook_embed@1=zero")):
+                sinkref_program("trace", "--model", tiny[2], "--tokens", "1,2,3", "--intervene", text, "--out", out)
+            for candidate, said in ((traces[0], False), (traces[1], True)):
+                done = subprocess.run([program, "verify", traces[0], candidate], capture_output=True, text=True)
+                self.assertEqual('metadata "intervene" differ' in done.stdout, said)
+
     def test_score(self):
         model = sinkref.Model(tiny[2])
         said = json.loads(sinkref_program("score", "--model", tiny[2], "--tokens", ",".join(map(str, ids)), "--json"))
