@@ -190,6 +190,26 @@ class TheCommandLine(Case):
                 done = subprocess.run([program, "verify", traces[0], candidate], capture_output=True, text=True)
                 self.assertEqual('metadata "intervene" differ' in done.stdout, said)
 
+    def test_what_is_measured(self):
+        os.environ["SINKREF_PROGRAM"] = program
+        model = sinkref.Model(tiny[0])
+        tokens = ",".join(map(str, ids))
+        found = model.sink(tokens=tokens, repeats=20)
+        self.assertEqual(found, json.loads(sinkref_program("sink", "--model", tiny[0], "--tokens", tokens, "--repeats", 20,
+                                                           "--json")))
+        self.assertEqual(found.model, found["model"])
+        self.refused("repeats", model.sink, repeats=-1)
+        self.refused("has no option --nothing", model.sink, nothing=1)
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder, "t.safetensors")
+            sinkref_program("trace", "--model", tiny[0], "--tokens", tokens, "--hooks", "*resid_post", "--out", out)
+            self.assertEqual(model.verify(out).verdict, "agree")
+            self.assertEqual(sinkref.Model(tiny[1]).verify(out).verdict, "differ")
+            self.refused("nowhere", model.verify, "/nowhere")
+        said = subprocess.run([sys.executable, "-m", "sinkref", "tokenize", "--model", str(tiny[2]), "--prompt", "a b",
+                               "--json"], capture_output=True, text=True)
+        self.assertEqual(said.stdout, sinkref_program("tokenize", "--model", tiny[2], "--prompt", "a b", "--json"))
+
     def test_score(self):
         model = sinkref.Model(tiny[2])
         said = json.loads(sinkref_program("score", "--model", tiny[2], "--tokens", ",".join(map(str, ids)), "--json"))
