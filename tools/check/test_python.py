@@ -781,6 +781,11 @@ class BadInput(Case):
         self.refused("names", run, ids, "blocks.99.hook_q\0")
         self.refused("nothing is asked for", run, ids, [], logits=False)
         self.refused("logits", run, ids, logits="all")
+        _, cache = run(ids)
+        self.assertIs(cache["scale", 2, "ln2"], cache["blocks.2.ln2.hook_scale"])
+        self.assertIs(cache["q", 2], cache["blocks.2.attn.hook_q"])
+        with self.assertRaisesRegex(KeyError, "ln1.hook_scale' or 'blocks.2.ln2"):
+            cache["scale", 2]
         with self.assertRaisesRegex(KeyError, "did you mean 'blocks.0.hook_resid_pre'"):
             run(ids, "*resid_pre")[1]["blocks.0.hook_resid_pr"]
 
