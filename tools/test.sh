@@ -100,6 +100,9 @@ check "arbitrary bytes for every reader, under sanitizers" tools/fuzz.sh
 check "trace, report and eval killed at random moments" \
   python3 tools/check/test_kills.py $([ $full = no ] || echo --full)
 check "random inputs are read as transformers reads them, or refused" $python tools/check/test_readers.py
+check "the Python package against the program" sh -c '
+  meson configure build -Dpython=enabled && ninja -C build src/python/libsinkref_python.so &&
+  SINKREF_TEST_MODEL=models/SmolLM2-135M-Instruct.Q4_1.gguf build/venv/bin/python tools/check/test_python.py'
 check "eval: kills, shards, bad input" python3 tools/check/test_eval.py
 check "every document: its commands, options, links and quoted output" python3 tools/check/check_documents.py
 check "certificates: the independent checker, flipped bits, claims, SmolLM2" $python tools/check/test_certify.py

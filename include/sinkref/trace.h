@@ -19,9 +19,11 @@ template <class T>
 class TraceWriter {
  public:
   /// `metadata`: strings for __metadata__. Nothing that differs between machines belongs there.
+  /// `positions`: those that are kept of every activation, beside a tensor "positions" [p]; none: all.
   TraceWriter(const std::filesystem::path& path, bool overwrite, const ModelConfig& config,
               std::span<const Hook> hooks, const std::vector<std::vector<int>>& tokens,
-              const std::map<std::string, std::string>& metadata);
+              const std::map<std::string, std::string>& metadata,
+              const std::vector<size_t>& positions = {});
   ~TraceWriter();
 
   /// Registers the chosen hooks. The writer must outlive the run.
@@ -41,7 +43,8 @@ class TraceWriter {
 
   std::unique_ptr<class OutputFile> file_;
   std::vector<Slot> slots_;
-  size_t longest_ = 0, heads_ = 0, bytes_ = 0;
+  std::vector<size_t> slot_of_;  ///< of each position; SIZE_MAX: it is not kept
+  size_t kept_ = 0, longest_ = 0, heads_ = 0, bytes_ = 0;
 };
 
 extern template class TraceWriter<float>;
@@ -49,7 +52,8 @@ extern template class TraceWriter<double>;
 
 /// The bytes that such a trace will take.
 size_t trace_bytes(const ModelConfig& config, std::span<const Hook> hooks,
-                   const std::vector<std::vector<int>>& tokens, size_t value_bytes);
+                   const std::vector<std::vector<int>>& tokens, size_t value_bytes,
+                   const std::vector<size_t>& positions = {});
 
 /// What a run depends on, for __metadata__: program, arithmetic version, configuration, precision.
 std::map<std::string, std::string> trace_metadata(const Model& model, size_t depth,

@@ -11,6 +11,7 @@ std::unique_ptr<Command> make_info();
 std::unique_ptr<Command> make_tokenize();
 std::unique_ptr<Command> make_generate();
 std::unique_ptr<Command> make_trace();
+std::unique_ptr<Command> make_score();
 std::unique_ptr<Command> make_sink();
 std::unique_ptr<Command> make_verify();
 std::unique_ptr<Command> make_first_layer();

@@ -51,6 +51,8 @@ const std::vector<CommandRow> commands = {
     {"certify", "the real numbers that a model's activations are, correctly rounded, with the proof's radius",
      "sinkref certify --tokens 1,5,9 --hooks 'blocks.*.hook_resid_post,logits' --out c.safetensors", cli::make_certify,
      hooks_text},
+    {"score", "log-probability of each token of a text, and its perplexity",
+     "sinkref score --model MODEL --prompt 'The capital of France is Paris' --json", cli::make_score},
     {"verify", "where another implementation first leaves the truth by more than rounding",
      "sinkref verify --model MODEL --candidate THEIRS.safetensors", cli::make_verify},
     {"sink", "sink layers, sink neurons with the causal check, repeats needed",

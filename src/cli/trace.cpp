@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <charconv>
 #include <iostream>
 
 #include "cli/commands.h"
@@ -19,7 +20,8 @@ using nlohmann::ordered_json;
 namespace {
 
 struct TraceCommand : RunningCommand {
-  std::string hooks = "logits";
+  std::string hooks = "logits", positions = "all";
+  size_t generate = 0;
   std::optional<std::string> out;
   bool force = false, fingerprint = false;
 
@@ -28,6 +30,9 @@ struct TraceCommand : RunningCommand {
                    {{"hooks", text("GLOBS", hooks),
                      "the tensors to write, as 'blocks.*.hook_resid_post,logits'; the quotes keep the "
                      "shell from filling in the stars"}},
+                   {{"positions", text("LIST", positions),
+                     "the positions to keep, as 0,5,-1: negative ones count from the end; or all"},
+                    {"generate", number(generate, 0), "greedy tokens to append, with their activations"}},
                    output_rows(out, force, "FILE", "safetensors file to write"), patch_row(),
                    patch_site_row(), ablate_row(), intervene_row(), softmax_row(), precision_row(), kernel_row(),
                    chunk_row(),
@@ -37,28 +42,93 @@ struct TraceCommand : RunningCommand {
   int run() const override;
 };
 
+/// --positions of sequences that are all `length` long.
+std::vector<size_t> kept_positions(const std::string& list, size_t length) {
+  std::vector<size_t> kept;
+  if (list == "all") return kept;
+  for (size_t begin = 0; begin <= list.size();) {
+    const size_t end = std::min(list.find(',', begin), list.size());
+    const std::string part = list.substr(begin, end - begin);
+    long position = 0;
+    const auto [stop, error] = std::from_chars(part.data(), part.data() + part.size(), position);
+    const long n = static_cast<long>(length);
+    if (error != std::errc() || stop != part.data() + part.size() || part.empty() || position < -n || position >= n)
+      refuse("--positions " + quoted(list), "there is no position " + quoted(part) + ", expected " +
+             std::to_string(-n) + " to " + std::to_string(n - 1), "give numbers as 0,5,-1");
+    kept.push_back(static_cast<size_t>(position < 0 ? position + n : position));
+    if (std::count(kept.begin(), kept.end(), kept.back()) > 1)
+      refuse("--positions " + quoted(list), "position " + std::to_string(kept.back()) + " comes twice, expected once",
+             "leave one out");
+    begin = end + 1;
+  }
+  return kept;
+}
+
+/// Appends to each prompt what the model generates from it.
+template <class T>
+std::vector<std::vector<int>> continued(const TraceCommand& options, const Model& model,
+                                        const std::vector<std::vector<int>>& prompts,
+                                        const std::function<void(Hooks<T>&, const std::vector<size_t>&)>& change) {
+  std::vector<std::vector<int>> all = prompts;
+  Forward<T> forward(model, run_options(options));
+  for (std::vector<int>& tokens : all) {
+    Hooks<T> hooks;
+    change(hooks, {tokens.size()});
+    const std::vector<int> more = sinkref::generate(forward, forward.start(tokens), options.generate, hooks);
+    tokens.insert(tokens.end(), more.begin(), more.end());
+    if (tokens.size() > model.config().max_positions) tokens.pop_back();  // chosen, but there is no room to run it
+  }
+  return all;
+}
+
+/// The prompts, then what was generated, as a run that generates sees them.
+template <class T>
+void run_continued(const Model& model, const RunOptions& options, const std::vector<std::vector<int>>& prompts,
+                   const std::vector<std::vector<int>>& all, Hooks<T>& hooks) {
+  Forward<T> forward(model, options, extent_of(hooks, model.config()));
+  std::vector<Sequence<T>> batch;
+  for (const std::vector<int>& tokens : prompts) batch.push_back(forward.start(tokens));
+  forward.run(batch, hooks);
+  bool more = false;
+  for (size_t s = 0; s < all.size(); ++s) {
+    batch[s].pending.assign(all[s].begin() + static_cast<long>(prompts[s].size()), all[s].end());
+    more |= !batch[s].pending.empty();
+  }
+  if (more) forward.run(batch, hooks, false);
+  hooks.require_all_called();
+}
+
 template <class T>
 int trace_with(const TraceCommand& options, const Model& model) {
   if (!options.out) throw InputError("--out is missing; expected the safetensors file to write");
   const ModelConfig& c = model.config();
   std::vector<std::string> notes;
-  const auto tokens = read_tokens(options, model.checkpoint(), &model, &notes);
+  const auto prompts = read_tokens(options, model.checkpoint(), &model, &notes);
   const std::vector<Hook> chosen = select_hooks(options.hooks, c.layers);
   const std::vector<Neurons> patch = chosen_patch(options, model);
   const std::vector<Neurons> ablation = chosen_ablation(options, model);
-  Hooks<T> hooks;
-  add_patch(patch, hooks, options.patch_site);
-  add_ablation(ablation, hooks);
   const std::vector<HookIntervention> interventions = chosen_interventions(options, model);
+  const auto change = [&](Hooks<T>& changed, const std::vector<size_t>& lengths) {
+    add_patch(patch, changed, options.patch_site);
+    add_ablation(ablation, changed);
+    add_interventions(interventions, lengths, changed);
+  };
+  for (const std::vector<int>& sequence : prompts) check_tokens(model, sequence);
+  const auto tokens = options.generate == 0 ? prompts : continued<T>(options, model, prompts, change);
+  if (options.positions != "all")
+    for (const std::vector<int>& sequence : tokens)
+      if (sequence.size() != tokens[0].size())
+        refuse("--positions", "the sequences have unequal lengths, expected one length", "trace them one by one");
+  const std::vector<size_t> positions = kept_positions(options.positions, tokens[0].size());
+  Hooks<T> hooks;
   std::vector<size_t> lengths;
-  for (const std::vector<int>& sequence : tokens) lengths.push_back(sequence.size());
-  add_interventions(interventions, lengths, hooks);
+  for (const std::vector<int>& sequence : prompts) lengths.push_back(sequence.size());
+  change(hooks, lengths);
   RunOptions run = run_options(options);
   const bool has_logits =
       options.fingerprint || std::find(chosen.begin(), chosen.end(), Hook{HookPoint::Logits, 0}) != chosen.end();
   size_t depth = has_logits ? c.layers : 0;
   for (const Hook hook : chosen) depth = std::max(depth, blocks_needed(hook, c.layers));
-  for (const std::vector<int>& sequence : tokens) check_tokens(model, sequence);
   if (isatty(2))
     run.progress = [](size_t done, size_t all) {
       std::cerr << "\r" << done << " of " << all << " tokens" << (done == all ? "\n" : "");
@@ -69,16 +139,22 @@ int trace_with(const TraceCommand& options, const Model& model) {
   if (!patch.empty()) metadata["patch_site"] = patch_site_name(options.patch_site);
   metadata["ablate"] = neurons_text(ablation);
   if (!interventions.empty()) metadata["intervene"] = interventions_text(interventions);
+  if (options.generate > 0) {
+    std::string all;
+    for (const std::vector<int>& prompt : prompts) all += (all.empty() ? "" : ",") + std::to_string(prompt.size());
+    metadata["prompt_lengths"] = all;
+  }
   // Its bits are not those of the arithmetic's version, nor the same on other machines.
   if (options.kernel == "openblas") metadata["kernel"] = "openblas";
-  TraceWriter<T> writer(*options.out, options.force, c, chosen, tokens, metadata);
+  TraceWriter<T> writer(*options.out, options.force, c, chosen, tokens, metadata, positions);
   if (!options.json)
     say("writing " + std::to_string(chosen.size()) + " tensors, " +
-        std::to_string(trace_bytes(c, chosen, tokens, sizeof(T))) + " bytes");
+        std::to_string(trace_bytes(c, chosen, tokens, sizeof(T), positions)) + " bytes");
   writer.attach(hooks);
   Fingerprint<T> fingerprint;
   if (has_logits) fingerprint.attach(hooks);
-  sinkref::run(model, run, tokens, hooks);
+  if (options.generate == 0) sinkref::run(model, run, tokens, hooks);
+  else run_continued(model, run, prompts, tokens, hooks);
   writer.commit();
   ordered_json done = {{"out", *options.out},
                        {"bytes", writer.bytes()},

@@ -96,6 +96,10 @@ struct LogSoftmax {
 template <class T>
 LogSoftmax log_softmax(const Kernels<T>& kernels, std::span<const T> logits);
 
+/// Hooks the logits: log_probs[i] = ln P(targets[i]) at position before + i, for every position that is run.
+template <class T>
+void add_log_probs(const Kernels<T>& kernels, const int* targets, size_t before, double* log_probs, Hooks<T>& hooks);
+
 /// ln x for a normal x > 0, within 2 ulp, from additions, products and quotients alone.
 double natural_log(double x);
 

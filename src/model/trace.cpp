@@ -28,10 +28,10 @@ size_t product_of(const std::vector<size_t>& shape) {
   return n;
 }
 
-std::vector<size_t> trace_shape(Hook hook, const ModelConfig& config, size_t batch, size_t length) {
+std::vector<size_t> trace_shape(Hook hook, const ModelConfig& config, size_t batch, size_t kept, size_t length) {
   std::vector<size_t> shape = hook_shape(hook.point, config);
-  if (is_attention(hook.point)) return {batch, shape[0], length, length};
-  shape.insert(shape.begin(), {batch, length});
+  if (is_attention(hook.point)) return {batch, shape[0], kept, length};
+  shape.insert(shape.begin(), {batch, kept});
   return shape;
 }
 
@@ -42,12 +42,15 @@ bool unequal(const std::vector<std::vector<int>>& tokens) {
 
 /// Everything in the file, in its order.
 std::vector<TensorPlan> plan(const ModelConfig& config, std::span<const Hook> hooks,
-                             const std::vector<std::vector<int>>& tokens, size_t value_bytes) {
+                             const std::vector<std::vector<int>>& tokens, size_t value_bytes,
+                             const std::vector<size_t>& positions) {
   const size_t batch = tokens.size(), length = longest(tokens);
+  const size_t kept = positions.empty() ? length : positions.size();
   std::vector<TensorPlan> tensors = {{"tokens", "I64", {batch, length}, batch * length * 8}};
   if (unequal(tokens)) tensors.push_back({"lengths", "I64", {batch}, batch * 8});
+  if (!positions.empty()) tensors.push_back({"positions", "I64", {kept}, kept * 8});
   for (Hook hook : hooks) {
-    std::vector<size_t> shape = trace_shape(hook, config, batch, length);
+    std::vector<size_t> shape = trace_shape(hook, config, batch, kept, length);
     const size_t bytes = product_of(shape) * value_bytes;
     tensors.push_back({hook_name(hook), value_bytes == 4 ? "F32" : "F64", std::move(shape), bytes});
   }
@@ -57,9 +60,10 @@ std::vector<TensorPlan> plan(const ModelConfig& config, std::span<const Hook> ho
 }  // namespace
 
 size_t trace_bytes(const ModelConfig& config, std::span<const Hook> hooks,
-                   const std::vector<std::vector<int>>& tokens, size_t value_bytes) {
+                   const std::vector<std::vector<int>>& tokens, size_t value_bytes,
+                   const std::vector<size_t>& positions) {
   size_t bytes = 0;
-  for (const TensorPlan& tensor : plan(config, hooks, tokens, value_bytes)) bytes += tensor.bytes;
+  for (const TensorPlan& tensor : plan(config, hooks, tokens, value_bytes, positions)) bytes += tensor.bytes;
   return bytes;
 }
 
@@ -67,9 +71,13 @@ template <class T>
 TraceWriter<T>::TraceWriter(const std::filesystem::path& path, bool overwrite,
                             const ModelConfig& config, std::span<const Hook> hooks,
                             const std::vector<std::vector<int>>& tokens,
-                            const std::map<std::string, std::string>& metadata)
+                            const std::map<std::string, std::string>& metadata,
+                            const std::vector<size_t>& positions)
     : file_(std::make_unique<OutputFile>(path, overwrite)), longest_(longest(tokens)), heads_(config.heads) {
-  const std::vector<TensorPlan> tensors = plan(config, hooks, tokens, sizeof(T));
+  const std::vector<TensorPlan> tensors = plan(config, hooks, tokens, sizeof(T), positions);
+  kept_ = positions.empty() ? longest_ : positions.size();
+  slot_of_.assign(longest_, SIZE_MAX);
+  for (size_t i = 0; i < kept_; ++i) slot_of_.at(positions.empty() ? i : positions[i]) = i;
   const std::string header = safetensors_header(tensors, metadata);
   const size_t data = header.size();
   bytes_ = data;
@@ -89,9 +97,14 @@ TraceWriter<T>::TraceWriter(const std::filesystem::path& path, bool overwrite,
     file_->write_at(at, lengths.data(), lengths.size() * 8);
     at += tensors[1].bytes;
   }
+  if (!positions.empty()) {
+    const std::vector<int64_t> kept(positions.begin(), positions.end());
+    file_->write_at(at, kept.data(), kept.size() * 8);
+    at += kept.size() * 8;
+  }
   for (Hook hook : hooks) {
     slots_.push_back({hook, at, product_of(hook_shape(hook.point, config))});
-    at += product_of(trace_shape(hook, config, tokens.size(), longest_)) * sizeof(T);
+    at += product_of(trace_shape(hook, config, tokens.size(), kept_, longest_)) * sizeof(T);
   }
 }
 
@@ -115,7 +128,9 @@ template <class T>
 void TraceWriter<T>::write(const Slot& slot, const Activation<T>& activation) {
   for (size_t r = 0; r < activation.rows.size(); ++r) {
     const Row& row = activation.rows[r];
-    const size_t index = row.sequence * longest_ + row.position;
+    const size_t place = slot_of_[row.position];
+    if (place == SIZE_MAX) continue;
+    const size_t index = row.sequence * kept_ + place;
     file_->write_at(slot.offset + index * slot.width * sizeof(T), activation.row(r),
                    slot.width * sizeof(T));
   }
@@ -129,8 +144,10 @@ void TraceWriter<T>::write_attention(const Slot& slot, const Activation<T>& acti
   std::vector<T> whole(longest_, unseen);
   for (size_t r = 0; r < activation.rows.size(); ++r) {
     const Row& row = activation.rows[r];
+    const size_t place = slot_of_[row.position];
+    if (place == SIZE_MAX) continue;
     std::copy_n(activation.row(r), activation.width, whole.begin());
-    const size_t index = (row.sequence * heads_ + activation.head) * longest_ + row.position;
+    const size_t index = (row.sequence * heads_ + activation.head) * kept_ + place;
     file_->write_at(slot.offset + index * longest_ * sizeof(T), whole.data(), longest_ * sizeof(T));
   }
 }

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <limits>
 
-#include "base/threads.h"
 #include "eval/eval.h"
 #include "python/handles.h"
 #include "sinkref/error.h"
@@ -116,16 +115,6 @@ void add_function(Hook hook, size_t index, sinkref_function function, size_t hea
   });
 }
 
-template <class T>
-void add_log_probs(const sinkref_run& run, size_t before, const Kernels<T>& kernels, Hooks<T>& hooks) {
-  hooks.add({HookPoint::Logits, 0}, [&run, before, &kernels](const Activation<T>& a) {
-    parallel_for(a.rows.size(), [&](size_t r) {
-      const size_t p = a.rows[r].position - before;
-      run.log_probs[p] = log_softmax<T>(kernels, {a.row(r), a.width}).at(a.row(r)[run.targets[p]]);
-    });
-  });
-}
-
 /// A state's sequence while it is run. A run that fails leaves it as it was.
 template <class T>
 class Borrowed {
@@ -204,7 +193,7 @@ void run_as(const Opened& opened, sinkref_run& run) {
   for (size_t i = 0; i < run.captures; ++i)
     add_capture(hook_of(run.capture_names[i], model), static_cast<T*>(run.capture_values[i]), places, c.heads,
                 options.whole_patterns, hooks);
-  if (run.log_probs != nullptr) add_log_probs(run, before, find_kernels<T>(options.kernel), hooks);
+  if (run.log_probs != nullptr) add_log_probs(find_kernels<T>(options.kernel), run.targets, before, run.log_probs, hooks);
 
   Extent extent = extent_of(hooks, c);
   extent.first_block = run.first_block;

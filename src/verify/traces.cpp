@@ -182,13 +182,20 @@ void compare_lengths_and_frequencies(const TraceFile& a, const TraceFile& b, boo
 }
 
 void compare_metadata(const TraceFile& a, const TraceFile& b, VerifyResult& result) {
-  for (const char* key : {"weights_sha256", "config", "arithmetic_version", "patch", "ablate", "intervene"}) {
+  for (const char* key : {"weights_sha256", "config", "arithmetic_version", "patch", "ablate"}) {
     const auto ours = a.metadata().find(key), theirs = b.metadata().find(key);
     if (ours == a.metadata().end() || theirs == b.metadata().end()) continue;
     if (ours->second == theirs->second) continue;
     const std::string text = "metadata " + quoted(key) + " differ";
     (std::string(key) == "weights_sha256" ? result.problems : result.notes).push_back(text);
   }
+  // Only a trace of sinkref's says so, and only if there is something to say.
+  const auto intervened = [](const TraceFile& trace) {
+    const auto found = trace.metadata().find("intervene");
+    return found == trace.metadata().end() ? std::string("none") : found->second;
+  };
+  if (a.metadata().count("program") && b.metadata().count("program") && intervened(a) != intervened(b))
+    result.notes.push_back("metadata \"intervene\" differ");
 }
 
 }  // namespace

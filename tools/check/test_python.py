@@ -7,6 +7,7 @@
 SINKREF_PROGRAM names the program (build/sinkref). SINKREF_TEST_MODEL adds a larger model to the comparisons.
 """
 
+import doctest
 import gc
 import json
 import os
@@ -148,6 +149,73 @@ class ArraysAreTheTrace(Case):
         # exp and log of numpy and the sum's order: a few ulp of the largest term
         np.testing.assert_allclose(found, expected[np.arange(len(ids) - 1), ids[1:]], rtol=1e-13, atol=1e-12)
         self.assertEqual(model.perplexity(ids), float(np.exp(-found.mean())))
+
+
+class TheCommandLine(Case):
+    """What both have is the same."""
+
+    def test_trace_of_some_positions(self):
+        model = sinkref.Model(tiny[2])
+        found = trace(tiny[2], [ids, ids[::-1]], "--positions", "0,5,-1")
+        self.assertEqual(found.pop("positions").tolist(), [0, 5, 19])
+        self.assertEqual(found.pop("tokens").tolist(), [ids, ids[::-1]])
+        _, cache = model.run_with_cache([ids, ids[::-1]], positions=[0, 5, -1])
+        self.assertEqual(list(found), list(cache))
+        for name, values in found.items():
+            self.same(cache[name], values, name)
+        for bad in ("20", "-21", "1,1", "", "1,", "x"):
+            done = subprocess.run([program, "trace", "--model", tiny[2], "--tokens", "1x20", "--positions", bad, "--out",
+                                   "/dev/null/x"], capture_output=True, text=True)
+            self.assertEqual((done.returncode, "--positions" in done.stderr), (2, True), bad)
+
+    def test_trace_of_what_is_generated(self):
+        model = sinkref.Model(tiny[2])
+        tokens, cache = model.generate(ids, 6, names="*")
+        found = trace(tiny[2], [ids], "--generate", "6")
+        self.assertEqual(found.pop("tokens").tolist(), [ids + tokens.tolist()])
+        for name, values in found.items():
+            self.same(cache[name], values, name)
+        both = trace(tiny[2], [ids, ids[:3]], "--generate", "4", hooks="blocks.*.hook_resid_post")
+        _, short = model.generate(ids[:3], 4, names="blocks.*.hook_resid_post")
+        self.assertEqual(both["lengths"].tolist(), [24, 7])
+        for name, values in short.items():
+            self.same(both[name][1:, :7], values, name)
+
+    def test_verify_says_that_a_run_was_changed(self):
+        with tempfile.TemporaryDirectory() as folder:
+            traces = [str(Path(folder, name)) for name in ("plain.safetensors", "changed.safetensors")]
+            for out, text in zip(traces, ("none", "hook_embed@1=zero")):
+                sinkref_program("trace", "--model", tiny[2], "--tokens", "1,2,3", "--intervene", text, "--out", out)
+            for candidate, said in ((traces[0], False), (traces[1], True)):
+                done = subprocess.run([program, "verify", traces[0], candidate], capture_output=True, text=True)
+                self.assertEqual('metadata "intervene" differ' in done.stdout, said)
+
+    def test_what_is_measured(self):
+        os.environ["SINKREF_PROGRAM"] = program
+        model = sinkref.Model(tiny[0])
+        tokens = ",".join(map(str, ids))
+        found = model.sink(tokens=tokens, repeats=20)
+        self.assertEqual(found, json.loads(sinkref_program("sink", "--model", tiny[0], "--tokens", tokens, "--repeats", 20,
+                                                           "--json")))
+        self.assertEqual(found.model, found["model"])
+        self.refused("repeats", model.sink, repeats=-1)
+        self.refused("has no option --nothing", model.sink, nothing=1)
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder, "t.safetensors")
+            sinkref_program("trace", "--model", tiny[0], "--tokens", tokens, "--hooks", "*resid_post", "--out", out)
+            self.assertEqual(model.verify(out).verdict, "agree")
+            self.assertEqual(sinkref.Model(tiny[1]).verify(out).verdict, "differ")
+            self.refused("nowhere", model.verify, "/nowhere")
+        said = subprocess.run([sys.executable, "-m", "sinkref", "tokenize", "--model", str(tiny[2]), "--prompt", "a b",
+                               "--json"], capture_output=True, text=True)
+        self.assertEqual(said.stdout, sinkref_program("tokenize", "--model", tiny[2], "--prompt", "a b", "--json"))
+
+    def test_score(self):
+        model = sinkref.Model(tiny[2])
+        said = json.loads(sinkref_program("score", "--model", tiny[2], "--tokens", ",".join(map(str, ids)), "--json"))
+        self.assertEqual((said["tokens"], said["logprobs"][0]), (ids, None))
+        self.assertEqual(said["logprobs"][1:], model.log_probs(ids).tolist())
+        self.assertAlmostEqual(said["perplexity"] / model.perplexity(ids), 1, 12)
 
 
 class Text(Case):
@@ -713,6 +781,11 @@ class BadInput(Case):
         self.refused("names", run, ids, "blocks.99.hook_q\0")
         self.refused("nothing is asked for", run, ids, [], logits=False)
         self.refused("logits", run, ids, logits="all")
+        _, cache = run(ids)
+        self.assertIs(cache["scale", 2, "ln2"], cache["blocks.2.ln2.hook_scale"])
+        self.assertIs(cache["q", 2], cache["blocks.2.attn.hook_q"])
+        with self.assertRaisesRegex(KeyError, "ln1.hook_scale' or 'blocks.2.ln2"):
+            cache["scale", 2]
         with self.assertRaisesRegex(KeyError, "did you mean 'blocks.0.hook_resid_pre'"):
             run(ids, "*resid_pre")[1]["blocks.0.hook_resid_pr"]
 
@@ -766,6 +839,18 @@ class BadInput(Case):
         self.refused("str", self.model.to_tokens, [5])
         self.refused("prepend_bos", self.model.to_tokens, "a", prepend_bos="yes")
         self.refused("as many", self.model.to_tokens, ["a", "a b c d e f"])
+
+
+class TheGuide(Case):
+    def test_every_example_gives_what_it_says(self):
+        text = (root / "tools" / "guide" / "python.md").read_text()
+        blocks = text.split("```python\n")[1:]
+        examples = "\n\n".join(block.split("```")[0] for block in blocks)
+        test = doctest.DocTestParser().get_doctest(examples, {}, "python.md", "python.md", 0)
+        self.assertGreater(len(test.examples), 20)
+        said = []
+        doctest.DocTestRunner(optionflags=doctest.REPORT_NDIFF).run(test, out=said.append)
+        self.assertEqual("".join(said), "")
 
 
 class Process(Case):

@@ -16,6 +16,7 @@ from ._hooks import HookPoint
 from ._interventions import Intervention
 from ._library import arithmetic_version, set_threads, threads, version
 from ._model import Config, Model
+from ._program import Results
 from ._state import State
 from ._sweep import Sweep, log_probability, logit_difference, norm, probability
 
@@ -29,6 +30,7 @@ __all__ = [
     "InternalError",
     "Intervention",
     "Model",
+    "Results",
     "State",
     "Sweep",
     "arithmetic_version",

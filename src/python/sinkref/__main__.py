@@ -2,15 +2,17 @@
 
 import os
 import sys
-from pathlib import Path
+
+from ._errors import InputError
+from ._program import program
 
 
 def main() -> None:
-    program = Path(__file__).parent / "bin" / "sinkref"
-    if not program.exists():
-        sys.exit(f"sinkref: {program} is missing; install the wheel")
-    sys.stdout.flush()
-    os.execv(program, ["sinkref", *sys.argv[1:]])
+    try:
+        path = program()
+    except InputError as error:
+        sys.exit(f"sinkref: {error}")
+    os.execv(path, ["sinkref", *sys.argv[1:]])
 
 
 if __name__ == "__main__":

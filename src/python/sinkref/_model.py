@@ -17,6 +17,7 @@ from ._cache import ActivationCache
 from ._errors import InputError
 from ._interventions import Interventions, give
 from ._library import Handle, Run, bytes_of, lib, made
+from ._program import Results, command
 from ._run import HookFunction, Names, Positions, chosen, kept_positions, one_sequence, run, token_batch, token_ids
 from ._state import State, with_logits
 from ._sweep import Metric, Sweep, patch_sweep
@@ -271,7 +272,33 @@ class Model(Weights):
             state.append(tokens, logits=False)
         return state
 
+    # ----------------------------------------------------------------------------------- what is measured
+
+    def sink(self, **options: Any) -> Results:
+        """`sinkref sink --json`: sink layers, sink neurons with the causal check, repeats needed. Options as the
+        command's: repeats=1000, word="the"."""
+        return self._command("sink", options)
+
+    def first_layer(self, **options: Any) -> Results:
+        """`sinkref first-layer --json`: why a token that sees only itself is recognised; the cluster attack."""
+        return self._command("first-layer", options)
+
+    def report(self, out: Any, **options: Any) -> Results:
+        """`sinkref report`: writes report.html, report.json and figures to the folder `out`; returns report.json."""
+        with_out = {"out": os.fspath(out), **options}
+        self._command("report", with_out)
+        return json.loads(Path(os.fspath(out), "report.json").read_text(), object_hook=Results)
+
+    def verify(self, candidate: Any, **options: Any) -> Results:
+        """`sinkref verify --json`: where another implementation's trace (a file) first leaves the truth by more than
+        rounding. `verdict` is "agree" or "differ"."""
+        return command("verify", self.path, {"candidate": os.fspath(candidate), **options})
+
     # ------------------------------------------------------------------------------------------- helpers
+
+    def _command(self, name: str, options: Dict[str, Any]) -> Results:
+        _, _, softmax, kernel = self._arguments
+        return command(name, self.path, {"softmax": softmax, "kernel": kernel, **options})
 
     def _encode(self, text: str, bos: Optional[bool] = None) -> np.ndarray:
         if not isinstance(text, str):
