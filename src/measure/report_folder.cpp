@@ -71,6 +71,7 @@ ReportFolder::ReportFolder(const std::filesystem::path& path, bool force, const 
       tensors_(path / "report.safetensors", force_) {}
 
 void ReportFolder::write(const ordered_json& j, const Page& page, const Results& results) {
+  kept_.begin_writing();
   // All are written before any is committed, so that a full disk leaves none of them.
   std::list<OutputFile> figures;
   for (const Section& section : page.sections)
@@ -83,7 +84,6 @@ void ReportFolder::write(const ordered_json& j, const Page& page, const Results&
                  {"arithmetic_version", std::to_string(arithmetic_version)}});
   html_.append(page_html(page));
   json_.append(j.dump() + "\n");
-  kept_.begin_writing();
   for (OutputFile& figure : figures) figure.commit();
   for (OutputFile* file : {&tensors_, &html_, &json_}) file->commit();  // the last says that all are there
   kept_.remove();
