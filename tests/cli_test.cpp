@@ -164,7 +164,7 @@ Arguments with(Arguments arguments, const Arguments& more) {
 TEST_CASE("cli: without arguments the commands are printed and the exit code is 2", "[cli]") {
   const Outcome outcome = run({});
   CHECK(outcome.code == 2);
-  CHECK(all_commands().size() == 10);
+  CHECK(all_commands().size() == 11);
   for (const auto& [name, command] : all_commands().items())
     CHECK(outcome.out.find("\n  " + name + " ") != std::string::npos);
   for (const char* help : {"--help", "-h", "help"}) CHECK(done({help}) == outcome.out);
