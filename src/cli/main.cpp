@@ -37,6 +37,17 @@ std::string hooks_text() {
   return text;
 }
 
+/// How claims are written.
+std::string certify_text() {
+  return "\nClaims, one a line:\n"
+         "  norm(blocks.2.hook_resid_post[0]) < 0.5 * norm(original:blocks.2.hook_resid_post[0])\n"
+         "  blocks.0.attn.hook_pattern[3,1:,0] >= 0.99\n"
+         "  argmax(logits[-1]) = 260\n"
+         "Indices are a trace's without its batch; original: is the run without --patch and --ablate; sum, abs\n"
+         "and + - * / work element by element, and a relation claims all elements.\n" +
+         hooks_text();
+}
+
 const std::vector<CommandRow> commands = {
     {"info", "configuration, tensors, dtypes and the memory it will need; reads no weights",
      "sinkref info --model models/SmolLM2-135M-Instruct.Q4_1.gguf", cli::make_info},
@@ -50,7 +61,7 @@ const std::vector<CommandRow> commands = {
      cli::make_trace, hooks_text},
     {"certify", "the real numbers that a model's activations are, correctly rounded, with the proof's radius",
      "sinkref certify --tokens 1,5,9 --hooks 'blocks.*.hook_resid_post,logits' --out c.safetensors", cli::make_certify,
-     hooks_text},
+     certify_text},
     {"score", "log-probability of each token of a text, and its perplexity",
      "sinkref score --model MODEL --prompt 'The capital of France is Paris' --json", cli::make_score},
     {"verify", "where another implementation first leaves the truth by more than rounding",

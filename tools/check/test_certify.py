@@ -138,7 +138,7 @@ def reach(folder: Path) -> None:
     running = subprocess.Popen([SINKREF, "certify", "--model", SMOLLM2, "--tokens", "1x64", "--out", empty / "f.safetensors"],
                                stderr=subprocess.DEVNULL)
     time.sleep(2)
-    running.send_signal(signal.SIGINT)
+    running.send_signal(signal.SIGTERM)
     running.wait()
     report("an interrupted run leaves nothing", running.returncode != 0 and not list(empty.iterdir()))
 
