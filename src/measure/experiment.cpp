@@ -1,6 +1,6 @@
 #include "measure/experiment.h"
 
-#include "measure/work.h"
+#include "model/work.h"
 
 namespace sinkref {
 

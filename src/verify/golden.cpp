@@ -7,7 +7,7 @@
 #include "sinkref/interventions.h"
 #include "verify/difference.h"
 #include "verify/golden_file.h"
-#include "measure/work.h"
+#include "model/work.h"
 
 namespace sinkref {
 

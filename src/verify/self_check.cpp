@@ -12,7 +12,7 @@
 #include "base/threads.h"
 #include "sinkref/error.h"
 #include "sinkref/forward.h"
-#include "measure/work.h"
+#include "model/work.h"
 
 namespace sinkref {
 

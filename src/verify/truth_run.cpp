@@ -6,7 +6,7 @@
 
 #include "base/threads.h"
 #include "verify/draws.h"
-#include "measure/work.h"
+#include "model/work.h"
 
 namespace sinkref {
 

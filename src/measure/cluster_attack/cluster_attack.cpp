@@ -7,7 +7,7 @@
 #include "arithmetic/layers.h"
 #include "base/threads.h"
 #include "measure/first_layer/first_layer.h"
-#include "measure/work.h"
+#include "model/work.h"
 #include "sinkref/error.h"
 
 namespace sinkref {

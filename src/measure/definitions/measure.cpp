@@ -1,5 +1,5 @@
 #include "measure/definitions/panel.h"
-#include "measure/work.h"
+#include "model/work.h"
 
 namespace sinkref {
 

@@ -7,7 +7,7 @@
 #include <set>
 
 #include "measure/first_layer/causal.h"
-#include "measure/work.h"
+#include "model/work.h"
 #include "sinkref/error.h"
 
 namespace sinkref {

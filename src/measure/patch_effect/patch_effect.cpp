@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "measure/patch_effect/parts.h"
-#include "measure/work.h"
+#include "model/work.h"
 #include "sinkref/error.h"
 
 namespace sinkref {

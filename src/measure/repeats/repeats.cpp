@@ -4,7 +4,7 @@
 #include <cmath>
 #include <map>
 
-#include "measure/work.h"
+#include "model/work.h"
 
 namespace sinkref {
 

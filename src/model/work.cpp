@@ -1,4 +1,4 @@
-#include "measure/work.h"
+#include "model/work.h"
 
 #include <algorithm>
 
