@@ -42,8 +42,10 @@ strip --strip-unneeded "$package/sinkref/bin/sinkref" "$package/sinkref/libsinkr
 chmod +x "$package/sinkref/bin/sinkref"
 mkdir "$work/packed"
 wheel pack --dest-dir "$work/packed" "$package" >/dev/null
+# Nothing in it is compiled against Python: ctypes loads the library.
+wheel tags --remove --python-tag py3 --abi-tag none "$work"/packed/*.whl >/dev/null
 
-auditwheel repair --plat manylinux_2_36_x86_64 --wheel-dir "$work/repaired" "$work"/packed/*.whl >&2
+auditwheel repair --only-plat --plat manylinux_2_36_x86_64 --wheel-dir "$work/repaired" "$work"/packed/*.whl >&2
 made=$(echo "$work"/repaired/*.whl)
 bytes=$(stat -c %s "$made")
 [ "$bytes" -le "$most_bytes" ] || fail "the wheel has $bytes bytes, expected at most $most_bytes"

@@ -11,7 +11,7 @@ from ._cache import ActivationCache
 from ._errors import InputError
 from ._hooks import HookPoint
 from ._interventions import Interventions, give
-from ._library import Activation, Function, Run, Token, check, lib
+from ._library import Function, Run, Token, check, lib
 
 if TYPE_CHECKING:
     from ._model import Model
