@@ -31,6 +31,15 @@ std::filesystem::path made(const std::filesystem::path& path) {
   return path;
 }
 
+/// Files besides those that a killed process was writing: the next OutputFile of their name removes them.
+bool holds_files(const std::filesystem::path& figures) {
+  std::error_code error;
+  std::filesystem::directory_iterator entry(figures, error);
+  for (const std::filesystem::directory_iterator end; !error && entry != end; entry.increment(error))
+    if (entry->path().filename().string().find(".svg.partial-") == std::string::npos) return true;
+  return false;
+}
+
 }  // namespace
 
 Page report_page(const Experiment& experiment, const Results& results, const ordered_json& j) {
@@ -57,7 +66,7 @@ void ReportFolder::require_free(const std::filesystem::path& path, bool force) {
            "choose another folder or add --force");
   // A report that was stopped while its files were getting their names is gone on with.
   const std::filesystem::path figures = path / "figures";
-  if (is_directory(figures, error) && !is_empty(figures, error) && !Kept::writing_began(path / unfinished))
+  if (holds_files(figures) && !Kept::writing_began(path / unfinished))
     refuse(figures.string(), "holds files already, expected none",
            "choose another folder or add --force");
 }
@@ -71,7 +80,6 @@ ReportFolder::ReportFolder(const std::filesystem::path& path, bool force, const 
       tensors_(path / "report.safetensors", force_) {}
 
 void ReportFolder::write(const ordered_json& j, const Page& page, const Results& results) {
-  kept_.begin_writing();
   // All are written before any is committed, so that a full disk leaves none of them.
   std::list<OutputFile> figures;
   for (const Section& section : page.sections)
@@ -84,6 +92,7 @@ void ReportFolder::write(const ordered_json& j, const Page& page, const Results&
                  {"arithmetic_version", std::to_string(arithmetic_version)}});
   html_.append(page_html(page));
   json_.append(j.dump() + "\n");
+  kept_.begin_writing();
   for (OutputFile& figure : figures) figure.commit();
   for (OutputFile* file : {&tensors_, &html_, &json_}) file->commit();  // the last says that all are there
   kept_.remove();
