@@ -290,7 +290,7 @@ class EvalTest(unittest.TestCase):
         self.assertEqual(out.read_text(), "mine")
 
     def test_signals_leave_what_resumes_and_nothing_else(self) -> None:
-        data = self.write(*(item | {"id": f"{item['id']}/{copy}"} for copy in range(60) for item in items()))
+        data = self.write(*(item | {"id": f"{item['id']}/{copy}"} for copy in range(30) for item in items()))
         whole = self.folder / "whole.jsonl"
         self.done("--data", data, "--samples", whole)
         for number, name in enumerate(("QUIT", "USR1", "XCPU", "PIPE", "TERM", "USR2", "ALRM", "HUP")):
