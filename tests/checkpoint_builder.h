@@ -13,32 +13,9 @@
 
 #include "sinkref/checkpoint.h"
 #include "sinkref/error.h"
+#include "temp_dir.h"
 
 namespace sinkref {
-
-/// A folder of its own that is removed at the end of the test.
-class TempDir {
- public:
-  TempDir() {
-    std::string name = (std::filesystem::temp_directory_path() / "sinkref-XXXXXX").string();
-    REQUIRE(mkdtemp(name.data()) != nullptr);
-    path_ = name;
-  }
-  ~TempDir() { std::filesystem::remove_all(path_); }
-  TempDir(const TempDir&) = delete;
-  TempDir& operator=(const TempDir&) = delete;
-
-  const std::filesystem::path& path() const { return path_; }
-  std::filesystem::path write(const std::string& name, const std::string& content) const {
-    // A new file each time: truncating one makes ext4 write it to the disk at once.
-    std::filesystem::remove(path_ / name);
-    std::ofstream(path_ / name, std::ios::binary) << content;
-    return path_ / name;
-  }
-
- private:
-  std::filesystem::path path_;
-};
 
 /// A number as it lies in a file.
 template <class T>

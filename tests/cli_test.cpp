@@ -19,6 +19,7 @@
 #include <sstream>
 
 #include "sinkref/trace.h"
+#include "temp_dir.h"
 
 using namespace sinkref;
 namespace fs = std::filesystem;
@@ -39,27 +40,6 @@ std::string read_all(const fs::path& file) {
 void write_all(const fs::path& file, const std::string& text) {
   std::ofstream(file, std::ios::binary) << text;
 }
-
-/// A folder of one test, gone with it.
-struct Folder {
-  Folder() {
-    std::string name = (fs::temp_directory_path() / "sinkref_cli_XXXXXX").string();
-    REQUIRE(::mkdtemp(name.data()) != nullptr);
-    path = name;
-  }
-  ~Folder() { fs::remove_all(path); }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  std::string operator/(const std::string& name) const { return (path / name).string(); }
-  std::string file(const std::string& name, const std::string& text) const {
-    write_all(path / name, text);
-    return *this / name;
-  }
-  size_t entries() const {
-    return static_cast<size_t>(std::distance(fs::directory_iterator(path), {}));
-  }
-  fs::path path;
-};
 
 struct Outcome {
   int code;  ///< -1 if a signal ended it
@@ -104,7 +84,7 @@ pid_t start(Arguments arguments, const std::string& out, const std::string& err,
 }
 
 Outcome run(Arguments arguments, const Conditions& conditions = {}) {
-  const Folder captured;
+  const TempDir captured;
   const std::string out = conditions.stdout_to.empty() ? captured / "out" : conditions.stdout_to;
   const std::string err = captured / "err";
   const pid_t child = start(std::move(arguments), out, err, conditions);
@@ -293,7 +273,7 @@ TEST_CASE("cli: what was meant is named: commands, options, hooks", "[cli]") {
   refused({"info", "--hooks", "logits"}, "belongs to trace");
   const Outcome far = run({"trace", "--zzzz"});
   CHECK(far.err.find("did you mean") == std::string::npos);
-  const Folder folder;
+  const TempDir folder;
   for (const auto& [given, meant] : std::vector<std::pair<std::string, std::string>>{
            {"resid_post", "blocks.*.hook_resid_post"},
            {"hook_resid_pots", "blocks.*.hook_resid_post"},
@@ -333,17 +313,17 @@ TEST_CASE("cli: without --model it is said which model ran, and only if one did"
   CHECK(tiny.err.find("tiny") != std::string::npos);
   CHECK(std::count(tiny.err.begin(), tiny.err.end(), '\n') == 1);
   CHECK(run({"info", "--model", outputs / "tiny_llama3"}).err.empty());
-  const Folder folder;
+  const TempDir folder;
   done({"trace", "--tokens", "1", "--out", folder / "t"});
   CHECK(run({"verify", folder / "t", folder / "t"}).err.empty());
 }
 
 TEST_CASE("cli: text and ids may come through a pipe", "[cli]") {
-  const Folder folder;
+  const TempDir folder;
   Conditions text, ids, data;
-  text.stdin_from = folder.file("text", "hello");
-  ids.stdin_from = folder.file("ids", "[1,2]");
-  data.stdin_from = folder.file("data", "{\"task\":\"t\",\"id\":\"1\",\"context\":\"ab\",\"choices\":"
+  text.stdin_from = folder.write("text", "hello");
+  ids.stdin_from = folder.write("ids", "[1,2]");
+  data.stdin_from = folder.write("data", "{\"task\":\"t\",\"id\":\"1\",\"context\":\"ab\",\"choices\":"
                                         "[\" c\",\" d\"],\"gold\":0}\n");
   const std::string prompt = done({"tokenize", "--prompt", "hello", "--json"});
   const std::string continued = done({"generate", "--tokens", "1,2", "--json"});
@@ -363,7 +343,7 @@ TEST_CASE("cli: text and ids may come through a pipe", "[cli]") {
 }
 
 TEST_CASE("cli: a stream that is closed at the start takes nothing from a file", "[cli]") {
-  const Folder folder;
+  const TempDir folder;
   done({"trace", "--tokens", "1,5", "--out", folder / "good"});
   for (const std::vector<int>& closed :
        std::vector<std::vector<int>>{{0}, {1}, {2}, {0, 1}, {1, 2}, {0, 1, 2}}) {
@@ -376,10 +356,10 @@ TEST_CASE("cli: a stream that is closed at the start takes nothing from a file",
 }
 
 TEST_CASE("cli: a name that is no UTF-8 comes through JSON", "[cli]") {
-  const Folder folder;
+  const TempDir folder;
   const std::string model = folder / "mod\xe8le";
   fs::copy(outputs / "tiny_llama3", model);
-  const std::string data = folder.file(
+  const std::string data = folder.write(
       "d\xff.jsonl", "{\"task\":\"t\",\"id\":\"1\",\"context\":\"ab\",\"choices\":[\" c\",\" d\"],\"gold\":0}\n");
   const auto json = [&](Arguments arguments) {
     return nlohmann::json::parse(done(with(arguments, {"--model", model, "--json"})));
@@ -395,7 +375,7 @@ TEST_CASE("cli: a name that is no UTF-8 comes through JSON", "[cli]") {
 }
 
 TEST_CASE("cli: ids beyond the tokenizer have no text, and stop no command", "[cli]") {
-  const Folder folder;
+  const TempDir folder;
   nlohmann::json config = nlohmann::json::parse(read_all(outputs / "tiny_llama3" / "config.json"));
   const int last = config.at("vocab_size").get<int>() - 1;
   const nlohmann::json generated = nlohmann::json::parse(
@@ -420,11 +400,11 @@ TEST_CASE("cli: a number or a choice outside its range is named with what was ex
 }
 
 TEST_CASE("cli: a model that is absent or none is named", "[cli]") {
-  const Folder folder;
-  fs::create_directory(folder.path / "empty");
+  const TempDir folder;
+  fs::create_directory(folder / "empty");
   REQUIRE(::mkfifo((folder / "fifo").c_str(), 0600) == 0);
-  folder.file("text", "no model\n");
-  folder.file("nothing", "");
+  folder.write("text", "no model\n");
+  folder.write("nothing", "");
   for (const char* name : {"absent", "empty", "fifo", "text", "nothing"})
     refused({"info", "--model", folder / name}, folder / name);
   refused({"info", "--model", folder / "two\nlines"}, "two?lines");
@@ -432,7 +412,7 @@ TEST_CASE("cli: a model that is absent or none is named", "[cli]") {
 }
 
 TEST_CASE("cli: a malformed list of tokens is refused and leaves no file", "[cli]") {
-  const Folder folder;
+  const TempDir folder;
   for (const char* bad : {"", "12x", "-1", "1.0", "0x10", "1,,2", ",", " 1", "5x0", "5x-1", "x5",
                           "5x99999999", "2147483648", "99999999999999999999"})
     for (const char* command : {"trace", "sink"}) {
@@ -454,7 +434,7 @@ TEST_CASE("cli: a malformed list of tokens is refused and leaves no file", "[cli
 }
 
 TEST_CASE("cli: a bad tokens file is named and leaves no file", "[cli]") {
-  const Folder folder;
+  const TempDir folder;
   const std::string deep(100'000, '[');
   const std::vector<std::pair<std::string, std::string>> files = {
       {"nothing", ""},
@@ -480,8 +460,8 @@ TEST_CASE("cli: a bad tokens file is named and leaves no file", "[cli]") {
       {"deep", deep},
       {"deep_closed", deep + std::string(deep.size(), ']')},
   };
-  for (const auto& [name, text] : files) folder.file(name, text);
-  fs::create_directory(folder.path / "folder");
+  for (const auto& [name, text] : files) folder.write(name, text);
+  fs::create_directory(folder / "folder");
   REQUIRE(::mkfifo((folder / "fifo").c_str(), 0600) == 0);
   const size_t entries = folder.entries();
   Arguments names = {"absent", "folder", "fifo"};
@@ -489,13 +469,13 @@ TEST_CASE("cli: a bad tokens file is named and leaves no file", "[cli]") {
   for (const std::string& name : names)
     refused({"trace", "--tokens-file", folder / name, "--out", folder / "out"}, folder / name);
   CHECK(folder.entries() == entries);
-  refused({"generate", "--tokens-file", folder.file("large", "[[1],[1,512]]")}, "512");
-  refused({"sink", "--tokens-file", folder.file("batch", "[[1],[2]]")}, folder / "batch");
+  refused({"generate", "--tokens-file", folder.write("large", "[[1],[1,512]]")}, "512");
+  refused({"sink", "--tokens-file", folder.write("batch", "[[1],[2]]")}, folder / "batch");
 }
 
 TEST_CASE("cli: a tokens file may end its lines with CR and LF", "[cli]") {
-  const Folder folder;
-  const std::string file = folder.file("tokens", "[1,\r\n 2]\r\n");
+  const TempDir folder;
+  const std::string file = folder.write("tokens", "[1,\r\n 2]\r\n");
   CHECK(done({"generate", "--tokens-file", file, "--max-new-tokens", "2"}) ==
         done({"generate", "--tokens", "1,2", "--max-new-tokens", "2"}));
 }
@@ -504,13 +484,13 @@ TEST_CASE("cli: exactly one input is expected, and not an empty one", "[cli]") {
   refused({"generate"}, "--tokens");
   refused({"generate", "--tokens", "1", "--prompt", "a"}, "found 2");
   refused({"generate", "--prompt", ""}, "--prompt");
-  const Folder folder;
+  const TempDir folder;
   refused({"generate", "--prompt-file", folder / "absent"}, folder / "absent");
-  refused({"generate", "--prompt-file", folder.file("nothing", "")}, folder / "nothing");
+  refused({"generate", "--prompt-file", folder.write("nothing", "")}, folder / "nothing");
 }
 
 TEST_CASE("cli: a hook that does not exist is answered with the closest", "[cli]") {
-  const Folder folder;
+  const TempDir folder;
   const Arguments start = {"trace", "--tokens", "1", "--out", folder / "out", "--hooks"};
   const auto hooks = [&](const char* globs) {
     Arguments arguments = start;
@@ -525,7 +505,7 @@ TEST_CASE("cli: a hook that does not exist is answered with the closest", "[cli]
 }
 
 TEST_CASE("cli: malformed neurons and neurons that do not exist are named", "[cli]") {
-  const Folder folder;
+  const TempDir folder;
   for (const char* option : {"--patch", "--ablate"})
     for (const char* bad : {"", "x", "1", "1:", ":1", "0:1,", "0:1;", "0:-1", "0:1:2", "4:0",
                             "0:120", "99999999999999999999:1"})
@@ -535,8 +515,8 @@ TEST_CASE("cli: malformed neurons and neurons that do not exist are named", "[cl
 
 TEST_CASE("cli: --patch auto takes any prompt of a model without tokenizer, and a site is checked",
           "[cli]") {
-  const Folder folder;
-  folder.file("batch", "[[1,2,3],[5],[7,7,7,7]]");
+  const TempDir folder;
+  folder.write("batch", "[[1,2,3],[5],[7,7,7,7]]");
   const std::string model = SINKREF_SOURCE_DIR "/reference_outputs/tiny_llama1";
   done({"generate", "--model", model, "--tokens-file", folder / "batch", "--patch", "auto",
         "--max-new-tokens", "2", "--json"});
@@ -547,10 +527,10 @@ TEST_CASE("cli: --patch auto takes any prompt of a model without tokenizer, and 
 }
 
 TEST_CASE("cli: an output that cannot be made is named and nothing is left", "[cli]") {
-  const Folder folder;
-  fs::create_directory(folder.path / "folder");
+  const TempDir folder;
+  fs::create_directory(folder / "folder");
   REQUIRE(::mkfifo((folder / "fifo").c_str(), 0600) == 0);
-  folder.file("file", "old");
+  folder.write("file", "old");
   const auto trace_to = [](const std::string& out) -> Arguments {
     return {"trace", "--tokens", "1,2,3", "--out", out};
   };
@@ -567,7 +547,7 @@ TEST_CASE("cli: an output that cannot be made is named and nothing is left", "[c
   refused(forced, folder / "fifo");
   CHECK(fs::is_fifo(folder / "fifo"));
   CHECK(folder.entries() == 3);
-  CHECK(fs::is_empty(folder.path / "folder"));
+  CHECK(fs::is_empty(folder / "folder"));
 
   forced[4] = folder / "file";
   done(forced);
@@ -576,24 +556,24 @@ TEST_CASE("cli: an output that cannot be made is named and nothing is left", "[c
 }
 
 TEST_CASE("cli: a full disk is an error that leaves no file", "[cli]") {
-  const Folder folder;
+  const TempDir folder;
   const std::string out = folder / "out";
   refused({"trace", "--tokens", "1,2,3", "--out", out}, out, {"", 4096});
   CHECK(folder.entries() == 0);
-  folder.file("out", "old");
+  folder.write("out", "old");
   refused({"trace", "--tokens", "1,2,3", "--out", out, "--force"}, out, {"", 4096});
   CHECK(read_all(out) == "old");
   CHECK(folder.entries() == 1);
 }
 
 TEST_CASE("cli: an interrupted run leaves no file and ends by the signal", "[cli]") {
-  const Folder folder;
+  const TempDir folder;
   std::string long_batch = "[[1";
   for (size_t i = 0; i < 511; ++i) long_batch += ",1";
   long_batch += "]";
   std::string batch = long_batch;
   for (size_t i = 0; i < 200; ++i) batch += "," + long_batch.substr(1);  // a minute of work
-  folder.file("batch", batch + "]");
+  folder.write("batch", batch + "]");
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
     const pid_t child = start({"trace", "--tokens-file", folder / "batch", "--kernel", "spec",
                                "--hooks", "ln_final.hook_scale", "--out", folder / "out"},
@@ -628,7 +608,7 @@ TEST_CASE("cli: output that standard output does not take is an error", "[cli]")
 }
 
 TEST_CASE("cli: report replaces no report and makes no folder for bad input", "[cli]") {
-  const Folder folder;
+  const TempDir folder;
   const Arguments start = {"report", "--tokens", "1,2", "--repeats", "4", "--out"};
   const auto report = [&](const std::string& out, const Arguments& more = {}) {
     Arguments arguments = start;
@@ -644,12 +624,12 @@ TEST_CASE("cli: report replaces no report and makes no folder for bad input", "[
   refused(report(folder / "new", {"--golden", outputs / "tiny_llama1/golden_prompt.safetensors"}),
           "give the golden that belongs to the model");
   CHECK(folder.entries() == 0);
-  folder.file("report.json", "old");
-  refused(report(folder.path), folder / "report.json");
+  folder.write("report.json", "old");
+  refused(report(folder.path()), folder / "report.json");
   refused(report(folder / "report.json"), folder / "report.json");
   CHECK(read_all(folder / "report.json") == "old");
   CHECK(folder.entries() == 1);
-  const fs::path full = folder.path / "full";
+  const fs::path full = folder / "full";
   // A limit that report.json and report.html pass, not the smaller figures.
   const Outcome stopped = run(report(full), {"", 30'000});
   INFO(stopped.err);
@@ -667,7 +647,7 @@ TEST_CASE("cli: report replaces no report and makes no folder for bad input", "[
   CHECK(gone_on.err.find("going on with an unfinished report") != std::string::npos);
   CHECK_FALSE(fs::exists(full / "unfinished"));
   fs::remove_all(full);
-  const std::string printed = done(report(folder.path, {"--force", "--json"}));
+  const std::string printed = done(report(folder.path(), {"--force", "--json"}));
   CHECK(nlohmann::json::parse(printed) == nlohmann::json::parse(read_all(folder / "report.json")));
   CHECK(folder.entries() == 4);  // and report.html, report.safetensors, figures
   refused(report(folder / "new", {"--paper", "gpt-2"}), "llama-2-7b");
@@ -678,11 +658,11 @@ TEST_CASE("cli: a report has the same bytes for every thread count, chunk and ke
   const std::vector<Arguments> ways = {{"--threads", "1"},
                                        {"--threads", "3", "--chunk", "7"},
                                        {"--kernel", "spec", "--threads", "2"}};
-  std::vector<Folder> folders(ways.size());
+  std::vector<TempDir> folders(ways.size());
   for (size_t i = 0; i < ways.size(); ++i) {
     Arguments arguments = {"report", "--model", outputs / "tiny_llama1", "--tokens",
                            "5,17,5x20,9,9,11", "--repeats", "40", "--force", "--out",
-                           folders[i].path};
+                           folders[i].path()};
     arguments.insert(arguments.end(), ways[i].begin(), ways[i].end());
     done(arguments);
   }
@@ -703,18 +683,18 @@ std::map<std::string, std::string> contents(const fs::path& folder) {
 }
 
 TEST_CASE("cli: a report that is killed at any moment goes on to the same bytes", "[cli]") {
-  const Folder folder;
+  const TempDir folder;
   const auto report = [&](const std::string& name) -> Arguments {
     return {"report", "--model", outputs / "tiny_llama1", "--tokens", "5,17,5x20,9,9,11", "--repeats", "150",
             "--out", folder / name};
   };
   done(report("whole"));
-  const std::map<std::string, std::string> expected = contents(folder.path / "whole");
+  const std::map<std::string, std::string> expected = contents(folder / "whole");
   int gone_on = 0;
   for (int i = 0; i < 12; ++i) {
     INFO(i);
     const std::string name = "stopped" + std::to_string(i);
-    const fs::path out = folder.path / name;
+    const fs::path out = folder.path() / name;
     // After so many stages, or a little later, by a signal that can be caught or by one that cannot.
     const pid_t child = start(report(name), folder / "out", folder / "err", {});
     const auto stages = [&] {
@@ -744,14 +724,14 @@ TEST_CASE("cli: a report that is killed at any moment goes on to the same bytes"
 }
 
 TEST_CASE("cli: what a page says to copy runs as it stands", "[cli]") {
-  const Folder folder;
+  const TempDir folder;
   // A folder's name with all that a shell would act on, and a word with a quote.
-  const fs::path model = folder.path / "it's $(touch run) a model";
+  const fs::path model = folder / "it's $(touch run) a model";
   fs::create_directory(model);
   for (const char* file : {"config.json", "model.safetensors"})
     fs::copy_file(outputs / "tiny_llama1" / file, model / file);
   done({"report", "--model", model, "--tokens", "5,17,9,11", "--repeats", "12", "--out", folder / "report"});
-  std::string page = read_all(folder.path / "report" / "report.html");
+  std::string page = read_all(folder / "report/report.html");
   const std::vector<std::pair<std::string, std::string>> entities = {
       {"&quot;", "\""}, {"&lt;", "<"}, {"&gt;", ">"}, {"&amp;", "&"}};
   for (const auto& [entity, character] : entities)
@@ -763,7 +743,7 @@ TEST_CASE("cli: what a page says to copy runs as it stands", "[cli]") {
   for (const std::string& command : commands) {
     INFO(command);
     CHECK(command.find(SINKREF_PROGRAM) == 0);
-    const fs::path here = folder.path / "here";
+    const fs::path here = folder / "here";
     fs::remove_all(here);
     fs::create_directory(here);
     const std::string line = "cd " + here.string() + " && " + command + " >/dev/null 2>err";
@@ -796,10 +776,10 @@ std::string one_layer_weights() {
 }
 
 TEST_CASE("cli: a report of one layer, of a model without BOS, of a short context", "[cli]") {
-  const Folder folder;
+  const TempDir folder;
   const auto changed = [&](const std::string& name, const std::string& key,
                            const nlohmann::json& value) {
-    const fs::path model = folder.path / name;
+    const fs::path model = folder.path() / name;
     fs::create_directory(model);
     fs::copy_file(outputs / "tiny_llama1" / "model.safetensors", model / "model.safetensors");
     nlohmann::json config =
@@ -823,7 +803,7 @@ TEST_CASE("cli: a report of one layer, of a model without BOS, of a short contex
   CHECK(report(changed("nobos", "bos_token_id", nullptr), {"--repeats", "9"}).at("lone_token") == 5);
   const auto noted = report(changed("noted", "my_training_note", 3), {"--repeats", "9", "--patch", "1:17"});
   CHECK(noted.at("notes").at(0).get<std::string>().find("my_training_note") != std::string::npos);
-  const std::string page = read_all(folder.path / "report" / "report.html");
+  const std::string page = read_all(folder / "report/report.html");
   CHECK(page.find("<div class=\"notes\"") != std::string::npos);
   CHECK(page.find("&quot;my_training_note&quot;") != std::string::npos);
   CHECK(page.find("<p>There is no sink, so there is nothing to prevent. The patch 1:17 moves") != std::string::npos);
@@ -835,14 +815,14 @@ TEST_CASE("cli: a report of one layer, of a model without BOS, of a short contex
 }
 
 TEST_CASE("cli: --json prints one JSON value with the promised keys", "[cli]") {
-  const Folder folder;
+  const TempDir folder;
   using nlohmann::json;
   CHECK(json::parse(done({"info", "--json"})).at("layers") == 4);
   const json one =
       json::parse(done({"generate", "--tokens", "1", "--max-new-tokens", "3", "--json"}));
   CHECK(one.at("tokens").size() <= 3);
   CHECK(one.contains("text"));
-  const std::string batch = folder.file("batch", "[[1],[2,3]]");
+  const std::string batch = folder.write("batch", "[[1],[2,3]]");
   CHECK(json::parse(done({"generate", "--tokens-file", batch, "--max-new-tokens", "3", "--json"}))
             .size() == 2);
   const json trace =
@@ -854,9 +834,9 @@ TEST_CASE("cli: --json prints one JSON value with the promised keys", "[cli]") {
 
 TEST_CASE("cli: a trace has the same bytes for every run, thread count, chunk and kernel",
           "[cli]") {
-  const Folder folder;
+  const TempDir folder;
   const std::string batch =
-      folder.file("batch", "[[1,5,9,77,77,77,77,77,77,77,77,77],[3],[200,31,44,150,7]]");
+      folder.write("batch", "[[1,5,9,77,77,77,77,77,77,77,77,77],[3],[200,31,44,150,7]]");
   std::string expected;
   for (const Arguments& how : {Arguments{},
                                {},
@@ -880,11 +860,11 @@ TEST_CASE("cli: a trace has the same bytes for every run, thread count, chunk an
 }
 
 TEST_CASE("cli: a sequence of a batch has the values that it has alone", "[cli]") {
-  const Folder folder;
+  const TempDir folder;
   const std::vector<std::string> sequences = {"1,5,9,77,77,77,77,77,77", "3", "200,31,44,150,7"};
   std::string lists;
   for (const std::string& ids : sequences) lists += (lists.empty() ? "[" : ",[") + ids + "]";
-  const std::string file = folder.file("batch", "[" + lists + "]");
+  const std::string file = folder.write("batch", "[" + lists + "]");
   done({"trace", "--tokens-file", file, "--hooks", "*", "--out", folder / "all"});
   const TraceFile all = TraceFile::open(folder / "all");
   for (size_t i = 0; i < sequences.size(); ++i) {

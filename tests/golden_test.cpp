@@ -168,6 +168,7 @@ TEST_CASE("golden: a damaged file is refused in one line before anything runs", 
   check([&](Golden& g) { g.set_ids("tokens", {1, 512}); }, {"tokens", "512", "511"});
   check([&](Golden& g) { g.set_ids("tokens", {-1, 2}); }, {"tokens", "-1"});
   check([&](Golden& g) { g.set_ids("tokens", {int64_t{1} << 40}); }, {"tokens"});
+  check([&](Golden& g) { g.set_ids("tokens", {std::numeric_limits<int64_t>::max()}); }, {"holds 9223372036854775808 at"});
   check([&](Golden& g) { g.set_ids("generated", {3, 99999}); }, {"generated", "99999"});
 
   // Tensors that are not there, or that nothing would be compared with.

@@ -14,6 +14,7 @@
 #include "measure/report_folder.h"
 #include "planted_model.h"
 #include "sinkref/error.h"
+#include "temp_dir.h"
 
 using namespace sinkref;
 namespace fs = std::filesystem;
@@ -27,16 +28,6 @@ struct Watch {
   Progress progress(bool terminal) {
     return {terminal, [this](const std::string& text) { said.push_back(text); }, [this] { return now; }};
   }
-};
-
-struct TemporaryFolder {
-  TemporaryFolder() {
-    std::string name = (fs::temp_directory_path() / "sinkref_kept_XXXXXX").string();
-    REQUIRE(::mkdtemp(name.data()) != nullptr);
-    path = name;
-  }
-  ~TemporaryFolder() { fs::remove_all(path); }
-  fs::path path;
 };
 
 }  // namespace
@@ -151,8 +142,8 @@ TEST_CASE("kept: values come back to the bit, and other types are refused", "[pr
 }
 
 TEST_CASE("kept: only whole stages of the same request are found", "[progress]") {
-  const TemporaryFolder folder;
-  const fs::path kept_in = folder.path / "unfinished";
+  const TempDir folder;
+  const fs::path kept_in = folder / "unfinished";
   const nlohmann::ordered_json ours = {{"weights", "a"}, {"repeats", 4}};
   const auto file = [&](const char* stage) { return kept_in / (std::string(stage) + ".kept"); };
   {
@@ -203,7 +194,7 @@ TEST_CASE("kept: a report that stops at any panel goes on from there to the same
   for (size_t at = 0; at < panels().size(); ++at) {
     if (panels()[at].measure == nullptr) continue;
     INFO(panels()[at].key);
-    const TemporaryFolder folder;
+    const TempDir folder;
     std::vector<Panel> stopping = panels(), going_on = panels();
     stopping[at].measure = [](const Experiment&, Results&) { throw Stopped(); };
     // What was finished before must not be measured again.
@@ -214,10 +205,10 @@ TEST_CASE("kept: a report that stops at any panel goes on from there to the same
       if (panel.watch != nullptr)
         panel.watch = [](const Experiment&, Results&, Hooks<float>&) { throw std::logic_error("run again"); };
     {
-      Kept kept(folder.path / "unfinished", {{"same", true}}, false);
+      Kept kept(folder / "unfinished", {{"same", true}}, false);
       CHECK_THROWS_AS(measure(experiment, stopping, kept), Stopped);
     }
-    Kept kept(folder.path / "unfinished", {{"same", true}}, false);
+    Kept kept(folder / "unfinished", {{"same", true}}, false);
     CHECK(kept.found() > 0);
     CHECK((told(measure(experiment, going_on, kept)) == expected));
   }

@@ -6,12 +6,6 @@
 
 namespace sinkref {
 
-double norm(const float* values, size_t n) {
-  double sum = 0;
-  for (size_t i = 0; i < n; ++i) sum += double(values[i]) * double(values[i]);
-  return std::sqrt(sum);
-}
-
 double mean(const std::vector<double>& values, size_t from) {
   if (values.size() <= from) return 0;
   return std::accumulate(values.begin() + static_cast<long>(from), values.end(), 0.0) /

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cmath>
 #include <string>
 #include <vector>
 
@@ -10,7 +11,13 @@
 namespace sinkref {
 
 /// Euclidean norm, summed in double in the order of the elements.
-double norm(const float* values, size_t n);
+template <class T>
+double norm(const T* values, size_t n) {
+  double sum = 0;
+  for (size_t i = 0; i < n; ++i) sum += double(values[i]) * double(values[i]);
+  return std::sqrt(sum);
+}
+inline double norm(const std::vector<double>& values) { return norm(values.data(), values.size()); }
 
 /// Mean of values[from …]; 0 if there are none.
 double mean(const std::vector<double>& values, size_t from = 0);

@@ -20,6 +20,12 @@ std::string expected_shape(const std::vector<uint64_t>& shape) {
   return text + "]";
 }
 
+/// A whole number, which may be beyond every integer's range.
+std::string whole(double number) {
+  const std::string digits = std::to_string(number);
+  return digits.substr(0, digits.find('.'));
+}
+
 }  // namespace
 
 std::string dtype_text(const StoredTensor& tensor) {
@@ -53,7 +59,7 @@ std::vector<int> checked_ids(const TraceFile& file, const std::string& name,
   for (const double id : checked_values(file, name, shape, {"I64"})) {
     if (!(id >= 0 && id < static_cast<double>(vocab_size)))
       refuse(file.path().string() + ": tensor " + quoted(name),
-             "holds " + std::to_string(static_cast<int64_t>(id)) + " at " +
+             "holds " + whole(id) + " at " +
                  std::to_string(ids.size()) + ", expected ids from 0 to " +
                  std::to_string(vocab_size - 1),
              "give the file that belongs to the model");

@@ -140,26 +140,32 @@ def some_biases(rng, folder):
     rename(folder, lambda name: "" if name.endswith(tuple(f"{p}_proj.bias" for p in parts)) else name)
 
 
+def compare_logits(folder):
+    """(are our logits transformers'?, ""), or (None, what the program says as it refuses the folder)."""
+    # As the file says it, which transformers' classes may have written in other words.
+    reference = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+    with torch.no_grad():
+        want = reference(torch.tensor([TOKENS])).logits.numpy()
+    out = folder / "out.safetensors"
+    code, _, err = run("trace", "--model", folder, "--tokens", ",".join(map(str, TOKENS)), "--bos", "off", "--out", out)
+    if code == 2:
+        return None, err
+    # Far above what the order of fp32 sums can do here, far below any other mathematics.
+    return bool(np.abs(load_file(out)["logits"] - want).max() <= 2e-5 * np.abs(want).max()), ""
+
+
 def folders(rng, make):
     kind = Kind(make.__name__)
     for _ in range(LEAST + 4):
         with tempfile.TemporaryDirectory() as tmp:
             folder = pathlib.Path(tmp) / "m"
             make(rng, folder)
-            reference = transformers.AutoModelForCausalLM.from_pretrained(
-                folder, dtype=torch.float32, attn_implementation="eager"
-            ).eval()
-            with torch.no_grad():
-                want = reference(torch.tensor([TOKENS])).logits.numpy()
-            out = folder / "out.safetensors"
-            code, _, err = run("trace", "--model", folder, "--tokens", ",".join(map(str, TOKENS)),
-                               "--bos", "off", "--out", out)  # fmt: skip
-            if code == 2:
-                kind.compare(make.__name__, None, err)
+            near, refusal = compare_logits(folder)
+            if refusal:
+                kind.compare(make.__name__, None, refusal)
                 continue
-            got = load_file(out)["logits"]
-            # Far above what the order of fp32 sums can do here, far below any other mathematics.
-            near = bool(np.abs(got - want).max() <= 2e-5 * np.abs(want).max())
             kind.compare((folder / "config.json").read_text(), True, near)
     return kind
 
@@ -216,21 +222,13 @@ def configurations(rng):
             for parameter in made.parameters():
                 parameter.data.normal_(0, 0.3)
             made.save_pretrained(folder)
-            # As the file says it, which transformers' classes may have written in other words.
-            reference = transformers.AutoModelForCausalLM.from_pretrained(
-                folder, dtype=torch.float32, attn_implementation="eager"
-            ).eval()
-            with torch.no_grad():
-                want = reference(torch.tensor([TOKENS])).logits.numpy()
-            out = folder / "out.safetensors"
-            code, _, err = run("trace", "--model", folder, "--tokens", ",".join(map(str, TOKENS)), "--bos", "off", "--out", out)
-            if code == 2 and refusal and refusal in err and len(err.splitlines()) == 1:
+            near, err = compare_logits(folder)
+            if err and refusal and refusal in err and len(err.splitlines()) == 1:
                 kind.compare(label, None, err)
-            elif code != 0 or refusal:
-                kind.wrong.append((label, f"refused for {refusal}" if refusal else "runs", f"exit {code}: {err[-200:]}"))
+            elif err or refusal:
+                kind.wrong.append((label, f"refused for {refusal}" if refusal else "runs", err[-200:] or "it runs"))
             else:
-                got = load_file(out)["logits"]
-                kind.compare(label, True, bool(np.abs(got - want).max() <= 2e-5 * np.abs(want).max()))
+                kind.compare(label, True, near)
     return kind
 
 

@@ -273,12 +273,6 @@ std::vector<double> OutputWeights::magnitude(const std::vector<double>& z) const
   return y;
 }
 
-double norm(const std::vector<double>& x) {
-  double sum = 0;
-  for (double value : x) sum += value * value;
-  return std::sqrt(sum);
-}
-
 #define SINKREF_LAYER_ZERO(T)                                                                  \
   template std::vector<LayerZeroSequence<T>> record_layer_zero<T>(                             \
       const Model&, const RunOptions&, const std::vector<std::vector<int>>&,                   \

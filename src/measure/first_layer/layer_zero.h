@@ -82,6 +82,4 @@ const T* head_value(const ModelConfig& c, const LayerZeroPosition<T>& position, 
   return position.v.data() + head / (c.heads / c.kv_heads) * c.head_dim;
 }
 
-double norm(const std::vector<double>& x);
-
 }  // namespace sinkref
