@@ -13,7 +13,11 @@
 #include <limits>
 #include <map>
 #include <memory>
+// The literal ""_json, which nobody here uses, is no template: it would have the parser compiled in every source
+// that reads this, half a second each. So it is declared, and its body goes to a template.
+#define _json(text, size) _json(text, size); template <class> nlohmann::json unused_json(text, size)
 #include <nlohmann/json.hpp>
+#undef _json
 #include <optional>
 #include <set>
 #include <span>
