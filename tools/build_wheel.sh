@@ -30,17 +30,19 @@ mkdir -p "$build"
 export PATH=$venv/bin:$PATH
 
 tools_prefix=
+platform=manylinux_2_36_x86_64
 configuration=(-Cbuild-dir="$build/$machine")
 if [ "$machine" = aarch64 ]; then
   "$root/tools/check/cross_aarch64.sh" --prepare
   tools_prefix=aarch64-linux-gnu-
   configuration+=(-Csetup-args=--cross-file="$root/build/aarch64/cross.ini" -Csetup-args=-Dcertify=disabled)
-  export LD_LIBRARY_PATH=$root/build/aarch64/sysroot/usr/lib/aarch64-linux-gnu  # where auditwheel looks
+  export AUDITWHEEL_LD_LIBRARY_PATH=$root/build/aarch64/sysroot/usr/lib/aarch64-linux-gnu
+  platform=auto  # auditwheel takes no other name for a foreign machine
 fi
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-env -u LD_LIBRARY_PATH python -m build --wheel --no-isolation --outdir "$work/plain" "${configuration[@]}" "$root" >&2
+python -m build --wheel --no-isolation --outdir "$work/plain" "${configuration[@]}" "$root" >&2
 
 # add_licences FOLDER PACKAGE...: those of Debian's packages, into an unpacked wheel.
 add_licences() {
@@ -63,7 +65,7 @@ mkdir "$work/packed" "$work/licensed"
 wheel pack --dest-dir "$work/packed" "$package" >/dev/null
 # Nothing in it is compiled against Python: ctypes loads the library.
 wheel tags --remove --python-tag py3 --abi-tag none --platform-tag "linux_$machine" "$work"/packed/*.whl >/dev/null
-auditwheel repair --only-plat --plat "manylinux_2_36_$machine" --wheel-dir "$work/repaired" "$work"/packed/*.whl >&2
+auditwheel repair --only-plat --plat "$platform" --wheel-dir "$work/repaired" "$work"/packed/*.whl >&2
 
 wheel unpack --dest "$work/bundled" "$work"/repaired/*.whl >/dev/null
 package=$(echo "$work"/bundled/sinkref-*)

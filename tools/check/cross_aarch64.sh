@@ -43,6 +43,7 @@ unpack_libraries() {
   (cd "$here/apt/packages" && apt_arm64 download "${libraries[@]}") || fail "apt-get could not fetch the arm64 libraries"
   local package
   for package in "$here"/apt/packages/*.deb; do dpkg -x "$package" "$sysroot"; done
+  rm -f "$sysroot"/usr/lib/aarch64-linux-gnu/lib{c,m}.a  # for whom static libraries are preferred: not glibc's
   rm -rf "$here/apt"
   echo "${libraries[*]}" > "$stamp"
 }

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import filecmp
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -74,7 +73,7 @@ def main() -> int:
         installed = time.perf_counter()
         shape = run(python, "-c", FIRST_CACHE, *([a.model.resolve()] if a.model else [])).strip()
         seconds = time.perf_counter() - start
-        imports = statistics.median(float(run(python, "-c", IMPORT)) for _ in range(5))
+        imports = min(float(run(python, "-c", IMPORT)) for _ in range(5))  # slower where others keep the cores busy
         version = run(python, "-c", "import sinkref; print(sinkref.__version__)").strip()
         for program in ((venv / "bin" / "sinkref",), (python, "-m", "sinkref")):
             if version not in run(*program, "--version"):
