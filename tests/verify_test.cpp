@@ -2,11 +2,13 @@
 
 #include <unistd.h>
 
+#include <bit>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <limits>
+#include <set>
 
 #include "checkpoint_builder.h"
 #include "sinkref/error.h"
@@ -24,7 +26,8 @@ const std::vector<int> tokens = {1, 5, 9, 33, 7, 7, 7, 7, 12, 44};
 
 struct Trace {
   Trace(const Model& model, const std::string& globs, Softmax softmax = Softmax::standard,
-        const Hooks<float>& changes = {}, const std::vector<int>& tokens = ::tokens) {
+        const Hooks<float>& changes = {}, const std::vector<int>& tokens = ::tokens,
+        const std::vector<size_t>& positions = {}) {
     static int count = 0;
     path = fs::temp_directory_path() /
            ("sinkref_verify_" + std::to_string(::getpid()) + "_" + std::to_string(count++));
@@ -35,7 +38,7 @@ struct Trace {
     std::vector<Sequence<float>> batch;
     batch.push_back(forward.start(tokens));
     Hooks<float> hooks = changes;
-    TraceWriter<float> writer(path, true, model.config(), chosen, {tokens}, {});
+    TraceWriter<float> writer(path, true, model.config(), chosen, {tokens}, {}, positions);
     writer.attach(hooks);
     forward.run(batch, hooks);
     writer.commit();
@@ -173,6 +176,73 @@ TEST_CASE("verify: NaN, missing, extra and misshapen tensors fail, and so does n
   problem(verify(other, Trace(model, "blocks.0.mlp.hook_pre")), "misshapen");
   const Trace a(model, "logits"), b(model, "hook_embed");
   problem(verify_traces(a.file(), b.file(), {}, false), "extra tensor");
+}
+
+TEST_CASE("verify: a trace of some positions is held against the truth at these", "[verify]") {
+  for (const char* name : {"tiny_llama1", "tiny_llama2", "tiny_llama3", "tiny_mistral"}) {
+    const Model model = Model::open(outputs / name);
+    for (const char* globs : {"*", "logits", "blocks.*.hook_resid_post", "blocks.1.attn.*"})
+      for (const std::vector<size_t>& positions :
+           {std::vector<size_t>{7, 0, 5}, std::vector<size_t>{9}, std::vector<size_t>{9, 8, 7, 6, 5, 4, 3, 2, 1, 0}}) {
+        const Trace trace(model, globs, Softmax::standard, {}, tokens, positions);
+        const VerifyResult result = verify(model, trace);
+        INFO(name << " " << globs << " " << positions.size() << " positions");
+        CHECK(result.agrees);
+        REQUIRE_FALSE(result.tensors.empty());
+        for (const TensorDifference& tensor : result.tensors) {
+          std::set<size_t> compared;
+          for (const TokenDifference& token : tensor.tokens) compared.insert(token.token);
+          CHECK(compared == std::set<size_t>(positions.begin(), positions.end()));
+          CHECK(tensor.tokens.size() == positions.size());
+        }
+      }
+  }
+}
+
+TEST_CASE("verify: of a trace of some positions, a fault is found at the first of them that it reaches", "[verify]") {
+  const Model model = Model::open(outputs / "tiny_llama3");
+  Hooks<float> slip;
+  slip.add({HookPoint::Z, 1}, [](const Activation<float>& a) { a.row(3)[6] += 0.25f; });
+  const VerifyResult seen = verify(model, Trace(model, "*", Softmax::standard, slip, tokens, {8, 3}));
+  REQUIRE(seen.first);
+  CHECK(seen.tensors[*seen.first].name == "blocks.1.attn.hook_z");
+  CHECK(seen.tensors[*seen.first].first_over()->token == 3);
+  CHECK(seen.tensors[*seen.first].first_over()->index == std::vector<size_t>{0, 1, 0, 6});
+  // The slip itself is not in this trace: the first that shows it is the next block's attention.
+  const VerifyResult hidden = verify(model, Trace(model, "*", Softmax::standard, slip, tokens, {8, 2}));
+  REQUIRE(hidden.first);
+  CHECK(hidden.tensors[*hidden.first].name == "blocks.2.attn.hook_attn_scores");
+  CHECK(hidden.tensors[*hidden.first].first_over()->token == 8);
+  const VerifyResult fault = verify(model, Trace(model, "*", Softmax::one, {}, tokens, {9, 2, 5}));
+  REQUIRE(fault.diagnosis.size() == 1);
+  CHECK(fault.diagnosis[0].fault == "softmax_one");
+  CHECK(fault.diagnosis[0].certainty == "certain");
+}
+
+TEST_CASE("verify: positions that a trace cannot hold are refused, and other ones are not compared", "[verify]") {
+  const Model model = Model::open(outputs / "tiny_llama3");
+  const auto refused = [&](int position, const std::string& found) {
+    const Trace trace(model, "hook_embed", Softmax::standard, {}, tokens, {4, 2});
+    trace.set("positions", 2, std::bit_cast<float>(position));  // the lower half of the second
+    CHECK_THROWS_WITH(verify(model, trace), Catch::Contains("tensor \"positions\" holds " + found +
+                                                            ", expected positions from 0 to 9, each once"));
+  };
+  refused(10, "10");
+  refused(4, "4 twice");
+  const Trace a(model, "hook_embed", Softmax::standard, {}, tokens, {4, 2}),
+      b(model, "hook_embed", Softmax::standard, {}, tokens, {4, 3});
+  CHECK(verify_traces(a.file(), a.file(), {}, true).agrees);
+  const VerifyResult other = verify_traces(a.file(), b.file(), {}, true);
+  CHECK_FALSE(other.agrees);
+  CHECK(other.problems.at(0).find("other positions") != std::string::npos);
+  const Trace all(model, "hook_embed");
+  CHECK_FALSE(verify_traces(a.file(), all.file(), {}, true).agrees);
+  b.set("hook_embed", model.config().hidden_size + 1, 7.0f);
+  const VerifyResult bits = verify_traces(Trace(model, "hook_embed", Softmax::standard, {}, tokens, {4, 3}).file(),
+                                          b.file(), {}, true);
+  REQUIRE(bits.first);
+  CHECK(bits.tensors[*bits.first].first_over()->token == 3);
+  CHECK(bits.tensors[*bits.first].first_over()->index == std::vector<size_t>{0, 1, 1});
 }
 
 TEST_CASE("verify: one step that is not supplied is allowed its rounding, and blamed on nothing",

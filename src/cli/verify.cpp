@@ -74,8 +74,8 @@ std::map<std::string, double> hf_noise(const VerifyCommand& options, const Trace
 VerifyResult exact_against_model(const VerifyCommand& options, const Model& model,
                                  const TraceFile& candidate, const VerifyOptions& verify) {
   namespace fs = std::filesystem;
-  const std::vector<std::vector<int>> tokens =
-      Candidate(candidate, model.config(), "", std::nullopt).tokens();
+  const Candidate theirs(candidate, model.config(), "", std::nullopt);
+  const std::vector<std::vector<int>>& tokens = theirs.tokens();
   std::vector<Hook> chosen;
   for (Hook hook : all_hooks(model.config().layers))
     if (candidate.has(hook_name(hook))) chosen.push_back(hook);
@@ -97,7 +97,8 @@ VerifyResult exact_against_model(const VerifyCommand& options, const Model& mode
   add_ablation(verify.ablation, hooks);
   TraceWriter<float> writer(
       temporary, true, model.config(), chosen, tokens,
-      trace_metadata(model, model.config().layers, "fp32", options.softmax));
+      trace_metadata(model, model.config().layers, "fp32", options.softmax),
+      candidate.has("positions") ? theirs.positions() : std::vector<size_t>());
   writer.attach(hooks);
   run(model, run_options(options), tokens, hooks);
   writer.commit();

@@ -1,9 +1,11 @@
 #include "python/interface.h"
 
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <nlohmann/json.hpp>
 
+#include "arithmetic/layers.h"
 #include "base/json_file.h"
 #include "base/threads.h"
 #include "python/handles.h"
@@ -74,16 +76,26 @@ std::string bytes_of(std::span<const Number> numbers) {
   return {reinterpret_cast<const char*>(numbers.data()), numbers.size_bytes()};
 }
 
+/// f(row of the activation, its place in a contiguous array), for all rows: the engine's threads wait meanwhile.
+template <class T, class F>
+void each_row(const sinkref_activation& a, const F& f) {
+  parallel_for(a.heads * a.rows, [&](size_t i) {
+    f(static_cast<T*>(a.values) + i / a.rows * a.head_stride + i % a.rows * a.stride, i * a.width);
+  }, threads_pay_from);
+}
+
 template <class T>
 void read_as(const sinkref_activation& a, T* to) {
-  const T* from = static_cast<const T*>(a.values);
-  for (size_t head = 0; head < a.heads; ++head)
-    for (size_t r = 0; r < a.rows; ++r)
-      std::copy_n(from + head * a.head_stride + r * a.stride, a.width, to + (head * a.rows + r) * a.width);
+  each_row<T>(a, [&](const T* row, size_t place) { std::copy_n(row, a.width, to + place); });
 }
 
 template <class T>
 void write_as(const sinkref_activation& a, bool may_be_masked, const T* from) {
+  std::atomic<bool> changed = false;
+  each_row<T>(a, [&](const T* row, size_t place) {
+    if (std::memcmp(row, from + place, a.width * sizeof(T)) != 0) changed = true;
+  });
+  if (!changed) return;
   T* to = static_cast<T*>(a.values);
   for (size_t head = 0; head < a.heads; ++head)
     for (size_t r = 0; r < a.rows; ++r) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "checkpoint/readers.h"
 #include "sinkref/error.h"
@@ -16,7 +17,7 @@ constexpr size_t most_globs = 20'000;  // characters
 
 /// Beside the hooks, what a trace may hold.
 bool is_known_extra(const std::string& name) {
-  return name == "tokens" || name == "lengths" || name == "rope.inv_freq";
+  return name == "tokens" || name == "lengths" || name == "positions" || name == "rope.inv_freq";
 }
 
 bool is_readable(const StoredTensor& t) {
@@ -31,6 +32,7 @@ Candidate::Candidate(const TraceFile& file, const ModelConfig& config, const std
                      const std::optional<std::vector<int>>& tokens)
     : file_(file), config_(config) {
   read_tokens(tokens);
+  read_positions();
   find_tensors();
   find_holes(require);
 }
@@ -78,6 +80,25 @@ void Candidate::read_tokens(const std::optional<std::vector<int>>& tokens) {
   }
 }
 
+void Candidate::read_positions() {
+  place_of_.assign(longest_, not_held);
+  if (!file_.has("positions")) {
+    positions_.resize(longest_);
+    std::iota(positions_.begin(), positions_.end(), size_t{0});
+    place_of_ = positions_;
+    return;
+  }
+  for (const double p : checked_values(file_, "positions", {any_extent}, {"I64"})) {
+    const bool exists = p >= 0 && p < static_cast<double>(longest_);
+    if (!exists || holds(static_cast<size_t>(p)))
+      refuse(file_.path().string(), "tensor \"positions\" holds " + std::to_string(static_cast<int64_t>(p)) +
+             (exists ? " twice" : "") + ", expected positions from 0 to " + std::to_string(longest_ - 1) +
+             ", each once", "trace it again with --positions");
+    place_of_[static_cast<size_t>(p)] = positions_.size();
+    positions_.push_back(static_cast<size_t>(p));
+  }
+}
+
 void Candidate::find_tensors() {
   std::map<std::string, Hook> known;
   const std::vector<Hook> all = all_hooks(config_.layers);
@@ -94,9 +115,9 @@ void Candidate::find_tensors() {
     const StoredTensor& tensor = file_.tensor(name);
     std::vector<size_t> shape = hook_shape(found->second.point, config_);
     if (is_attention(found->second.point))
-      shape = {tokens_.size(), shape[0], longest_, longest_};
+      shape = {tokens_.size(), shape[0], positions_.size(), longest_};
     else
-      shape.insert(shape.begin(), {tokens_.size(), longest_});
+      shape.insert(shape.begin(), {tokens_.size(), positions_.size()});
     if (!std::equal(shape.begin(), shape.end(), tensor.shape.begin(), tensor.shape.end()))
       problems_.push_back("misshapen tensor " + quoted(name) + ": expected " +
                           shape_text(std::vector<uint64_t>(shape.begin(), shape.end())) +
@@ -146,12 +167,12 @@ void Candidate::find_holes(const std::string& require) {
 void Candidate::row(Hook hook, size_t sequence, size_t position, double* out) const {
   size_t width = 1;
   for (size_t extent : hook_shape(hook.point, config_)) width *= extent;
-  read_values(*slot(hook), (sequence * longest_ + position) * width, width, out);
+  read_values(*slot(hook), (sequence * positions_.size() + place(position)) * width, width, out);
 }
 
 void Candidate::attention_row(Hook hook, size_t sequence, size_t head, size_t query, size_t keys,
                               double* out) const {
-  const size_t row = (sequence * config_.heads + head) * longest_ + query;
+  const size_t row = (sequence * config_.heads + head) * positions_.size() + place(query);
   read_values(*slot(hook), row * longest_, keys, out);
   if (hook.point != HookPoint::AttnScores) return;
   for (size_t k = 0; k < keys; ++k)

@@ -22,8 +22,9 @@ struct Suspect {
   bool whole = false;  ///< with it, every tensor of the trace agrees
 };
 
-/// The block whose input they supply, nearest before the hook.
+/// The block whose whole input they supply, nearest before the hook.
 size_t block_with_input(const Candidate& candidate, Hook hook, size_t layers) {
+  if (!candidate.holds_all()) return 0;
   size_t block = std::max<size_t>(blocks_needed(hook, layers), 1) - 1;
   while (block > 0 && !candidate.has({HookPoint::ResidPre, block}) &&
          !candidate.has({HookPoint::ResidPost, block - 1}))
@@ -82,6 +83,7 @@ bool all_of_type(const Candidate& candidate, const ModelConfig& config, Hook hoo
   if (is_attention(hook.point) || width == 1) return false;
   std::vector<double> row(width);
   for (size_t p = 0; p < candidate.tokens()[0].size(); ++p) {
+    if (!candidate.holds(p)) continue;
     candidate.row(hook, 0, p, row.data());
     for (double x : row)
       if (std::isfinite(x) && rounded(x, type) != x) return false;
@@ -112,7 +114,7 @@ bool diagnose_precision(const Model& model, const Candidate& candidate,
 
 /// Tokens other than stated show in the embedding: its rows are rows of the table, bit for bit.
 bool diagnose_embedding(const Model& model, const Candidate& candidate, VerifyResult& result) {
-  if (result.tensors[*result.first].hook.point != HookPoint::Embed) return false;
+  if (result.tensors[*result.first].hook.point != HookPoint::Embed || !candidate.holds_all()) return false;
   const StoredMatrix& table = model.embedding();
   const std::vector<int>& tokens = candidate.tokens()[0];
   std::vector<int> theirs;

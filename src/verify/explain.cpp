@@ -52,13 +52,13 @@ class Comparison {
 
  private:
   void compare(const Activation<double>& a, const Budget::Entry& entry) {
-    std::vector<double>& ratios = ratios_[hook_index(a.hook, model_.config().layers)];
     std::vector<double> theirs(a.width);
     const bool attention = is_attention(a.hook.point);
     const size_t head = attention && !hypothesis_.head_of.empty() ? hypothesis_.head_of[a.head] : a.head;
     const double slack = a.hook.point == HookPoint::AttnScores ? hypothesis_.slack : 1;
     for (size_t r = 0; r < a.rows.size(); ++r) {
       const size_t position = a.rows[r].position;
+      if (!candidate_.holds(position)) continue;
       if (attention)
         candidate_.attention_row(a.hook, sequence_, head, position, a.width, theirs.data());
       else
@@ -66,7 +66,8 @@ class Comparison {
       const RowDifference row = row_difference(a.row(r), theirs.data(), a.width);
       const double unit = a.hook.point == HookPoint::AttnScores ? slack : row.truth_rms();
       const double error = row.error_squares == 0 ? 0 : row.rms() / unit;
-      ratios.push_back(TokenDifference::ratio(error, Budget::at(entry.local, position)));
+      ratios_[hook_index(a.hook, model_.config().layers)].push_back(
+          TokenDifference::ratio(error, Budget::at(entry.local, position)));
       for (size_t i = 0; i < a.width; ++i)
         if (!std::isnan(theirs[i]) && theirs[i] < std::numeric_limits<double>::infinity())
           a.row(r)[i] = theirs[i];

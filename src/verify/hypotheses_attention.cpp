@@ -76,6 +76,7 @@ Hypothesis rounded_cache(NumberType type, bool operands) {
 /// Keys that the candidate's last query of a block sees, if it shows that.
 std::optional<size_t> visible_keys(const Candidate& candidate, size_t layer) {
   const size_t length = candidate.tokens()[0].size();
+  if (!candidate.holds(length - 1)) return std::nullopt;
   std::vector<double> row(length);
   for (HookPoint point : {HookPoint::AttnScores, HookPoint::Pattern}) {
     if (!candidate.has({point, layer})) continue;

@@ -105,15 +105,17 @@ void add_wrong_pinnings(const std::vector<Neurons>& neurons, const std::string& 
   add(", set to 0 instead", {HookPoint::PreLinear, 1, 1, true});
 }
 
-/// Columns of hook `first` in which their rows, but for the first, are one value each.
+/// Columns of hook `first` in which their rows, but for positions 0 and 1, are one value each.
 std::vector<size_t> constant_columns(const ModelConfig& c, const Candidate& candidate, Hook first) {
-  const size_t length = candidate.tokens()[0].size();
-  if (length < 4 || !candidate.has(first)) return {};
+  std::vector<size_t> held;
+  for (size_t p = 2; p < candidate.tokens()[0].size(); ++p)
+    if (candidate.holds(p)) held.push_back(p);
+  if (held.size() < 2 || !candidate.has(first)) return {};
   std::vector<double> reference(c.intermediate_size), row(c.intermediate_size);
-  candidate.row(first, 0, length - 1, reference.data());
+  candidate.row(first, 0, held.back(), reference.data());
   std::vector<size_t> columns;
   std::vector<bool> constant(c.intermediate_size, true);
-  for (size_t p = 2; p < length; ++p) {
+  for (const size_t p : held) {
     candidate.row(first, 0, p, row.data());
     for (size_t i = 0; i < row.size(); ++i) constant[i] = constant[i] && row[i] == reference[i];
   }

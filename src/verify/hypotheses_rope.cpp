@@ -76,7 +76,8 @@ std::string shown(double value) {
 std::vector<double> measured_frequencies(const ModelConfig& c, const Candidate& candidate,
                                          size_t layer) {
   const Hook q{HookPoint::Q, layer}, rotated{HookPoint::RotQ, layer};
-  if (!candidate.has(q) || !candidate.has(rotated) || candidate.tokens()[0].size() < 2) return {};
+  if (!candidate.has(q) || !candidate.has(rotated) || candidate.tokens()[0].size() < 2 || !candidate.holds(1))
+    return {};
   const size_t width = c.heads * c.head_dim, half = c.head_dim / 2;
   std::vector<double> before(width), after(width), frequencies(half);
   candidate.row(q, 0, 1, before.data());

@@ -40,7 +40,7 @@ struct Named {
 std::vector<Named> hooks_of(const TraceFile& file, std::vector<std::string>& problems) {
   std::vector<Named> all;
   for (const std::string& name : file.names()) {
-    if (name == "tokens" || name == "lengths" || name == "rope.inv_freq") continue;
+    if (name == "tokens" || name == "lengths" || name == "positions" || name == "rope.inv_freq") continue;
     if (const std::optional<Hook> hook = hook_named(name))
       all.push_back({*hook, name});
     else
@@ -103,17 +103,19 @@ TokenDifference compare_row(HookPoint point, const std::vector<double>& referenc
 
 TensorDifference compare_tensor(const Named& named, const StoredTensor& reference,
                                 const StoredTensor& theirs, const Layout& layout,
-                                const Budget::Entry* budget, bool exact) {
+                                const std::vector<double>& positions, const Budget::Entry* budget,
+                                bool exact) {
   TensorDifference tensor{named.name, named.hook, {}, 0, 0};
   std::vector<double> a(layout.width), b(layout.width);
   for (size_t s = 0; s < layout.sequences; ++s)
     for (size_t p = 0; p < layout.positions; ++p) {
+      const size_t position = p < positions.size() ? static_cast<size_t>(positions[p]) : p;
       TokenDifference worst;
       for (size_t head = 0; head < layout.heads; ++head) {
         const size_t row = (s * layout.heads + head) * layout.positions + p;
         read_values(reference, row * layout.width, layout.width, a.data());
         read_values(theirs, row * layout.width, layout.width, b.data());
-        const double allowed = budget ? Budget::at(budget->propagated, p) : 0;
+        const double allowed = budget ? Budget::at(budget->propagated, position) : 0;
         TokenDifference d = compare_row(named.hook.point, a, b, allowed, exact);
         d.index = index_of(reference.shape, row * layout.width + d.index[0]);
         const size_t over = worst.over + d.over, nan = worst.nan + d.nan, inf = worst.inf + d.inf;
@@ -123,7 +125,7 @@ TensorDifference compare_tensor(const Named& named, const StoredTensor& referenc
         worst.inf = inf;
       }
       worst.sequence = s;
-      worst.token = p;
+      worst.token = position;
       tensor.tokens_over_local += !(worst.local_ratio() <= 1);
       tensor.tokens.push_back(std::move(worst));
     }
@@ -162,6 +164,11 @@ std::vector<double> lengths_of(const TraceFile& file) {
   if (!file.has("tokens") || file.shape("tokens").size() != 2) return {};
   const std::vector<uint64_t> shape = file.shape("tokens");
   return std::vector<double>(shape[0], static_cast<double>(shape[1]));
+}
+
+/// The positions that a trace of some of them holds; none: all.
+std::vector<double> positions_of(const TraceFile& file) {
+  return file.has("positions") ? checked_values(file, "positions", {any_extent}, {"I64"}) : std::vector<double>();
 }
 
 /// What no hook has: padding is no result, and RoPE's frequencies are part of the bits.
@@ -207,6 +214,9 @@ VerifyResult verify_traces(const TraceFile& reference, const TraceFile& candidat
   compare_metadata(reference, candidate, result);
   compare_tokens(reference, candidate, result);
   compare_lengths_and_frequencies(reference, candidate, exact, result);
+  const std::vector<double> positions = positions_of(reference);
+  if (positions != positions_of(candidate))
+    result.problems.push_back("other positions: the traces hold different ones, trace both with one --positions");
   for (const Named& extra : hooks_of(candidate, result.problems))
     if (!reference.has(extra.name))
       result.problems.push_back("extra tensor " + quoted(extra.name) + ": only in " +
@@ -229,7 +239,7 @@ VerifyResult verify_traces(const TraceFile& reference, const TraceFile& candidat
     else if (!exact && (entry == nullptr || entry->propagated.empty()))
       result.problems.push_back("tensor " + quoted(named.name) + ": the budget file has no entry");
     else
-      result.tensors.push_back(compare_tensor(named, a, b, *layout, entry, exact));
+      result.tensors.push_back(compare_tensor(named, a, b, *layout, positions, entry, exact));
   }
   if (result.tensors.empty())
     result.problems.push_back("no tensor could be compared: the traces have none in common");

@@ -56,6 +56,7 @@ void TruthRun::replace_attention(const Activation<double>& a) {
   if (!candidate_.has(a.hook) || role_base(a.rows[0].sequence) != local) return;
   std::vector<double> theirs(a.width);
   for (size_t r = 0; r < a.rows.size(); ++r) {
+    if (!candidate_.holds(a.rows[r].position)) continue;
     candidate_.attention_row(a.hook, sequence_, a.head, a.rows[r].position, a.width, theirs.data());
     for (size_t k = 0; k < a.width; ++k)
       if (!std::isnan(theirs[k]) && theirs[k] < -minus_infinity) a.row(r)[k] = theirs[k];
@@ -126,7 +127,8 @@ void TruthRun::on_pattern(const Activation<double>& a) {
       else sigma.row(r)[k] = static_cast<float>(deviation);
     }
     // The local copy's scores are theirs, if they supply them.
-    const bool own_scores = role == truth || !candidate_.has({HookPoint::AttnScores, a.hook.layer});
+    const bool own_scores = role == truth || !candidate_.has({HookPoint::AttnScores, a.hook.layer}) ||
+                            !candidate_.holds(a.rows[r].position);
     if (!follows && own_scores && copies_ > disturbed)
       add_score_noise(a.row(r), score_sigma_[role][a.head].row(t), a.width, sigma.row(r));
   }
@@ -147,8 +149,10 @@ void TruthRun::judge_attention(HookPoint point, size_t layer, Kept& kept) {
   }
   if (state.result == nullptr) return;
   const size_t before = state.result->tokens.size();
-  state.result->tokens.resize(before + count_);
-  parallel_for(count_, [&](size_t t) {
+  const std::vector<size_t> held = held_in_step();
+  state.result->tokens.resize(before + held.size());
+  parallel_for(held.size(), [&](size_t h) {
+    const size_t t = held[h];
     std::vector<double> theirs(keys);
     TokenDifference worst;
     for (size_t head = 0; head < config_.heads; ++head) {
@@ -156,12 +160,12 @@ void TruthRun::judge_attention(HookPoint point, size_t layer, Kept& kept) {
       TokenDifference d =
           judge_row(point, {kept.heads[truth][head].row(t), kept.heads[local][head].row(t),
                             theirs.data(), ours_[index][head].row(t), keys}, budgets[t]);
-      d.index = {sequence_, head, first_ + t, d.index[0]};
+      d.index = {sequence_, head, candidate_.place(first_ + t), d.index[0]};
       worst = head == 0 ? d : worse_of(worst, d);
     }
     worst.sequence = sequence_;
     worst.token = first_ + t;
-    state.result->tokens[before + t] = std::move(worst);
+    state.result->tokens[before + h] = std::move(worst);
   });
 }
 

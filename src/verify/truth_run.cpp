@@ -45,7 +45,7 @@ TruthRun::TruthRun(const Model& model, const Candidate& candidate, const VerifyO
   }
   // Where they supply every step, its own rounding is all that local copies could differ by.
   const std::vector<Hook> all = all_hooks(config_.layers);
-  if (std::all_of(all.begin(), all.end(), [&](Hook hook) {
+  if (candidate.holds_all() && std::all_of(all.begin(), all.end(), [&](Hook hook) {
         return hook.point == HookPoint::Logits || candidate.has(hook);
       }))
     local_draws_ = 0;
@@ -229,26 +229,35 @@ std::vector<Noise> TruthRun::budgets_at(const Activation<double>& a, const Matri
   return noise;
 }
 
+std::vector<size_t> TruthRun::held_in_step() const {
+  std::vector<size_t> held;
+  for (size_t t = 0; t < count_; ++t)
+    if (candidate_.holds(first_ + t)) held.push_back(t);
+  return held;
+}
+
 /// Compares theirs, and puts it in the place of the local copies' values: they go on from there.
 void TruthRun::judge_and_replace(const Activation<double>& a, const std::vector<Noise>& budgets) {
   const size_t index = hook_index(a.hook, config_.layers);
   const std::vector<size_t> shape = hook_shape(a.hook.point, config_);
   std::vector<TokenDifference>& tokens = states_[index].result->tokens;
   const size_t before = tokens.size();
-  tokens.resize(before + count_);
-  parallel_for(count_, [&](size_t t) {
+  const std::vector<size_t> held = held_in_step();
+  tokens.resize(before + held.size());
+  parallel_for(held.size(), [&](size_t h) {
+    const size_t t = held[h];
     std::vector<double> theirs(a.width);
     candidate_.row(a.hook, sequence_, first_ + t, theirs.data());
     TokenDifference d =
         judge_row(a.hook.point, {a.row(truth * count_ + t), a.row(local * count_ + t),
                                  theirs.data(), ours_[index][0].row(t), a.width}, budgets[t]);
     const size_t i = d.index[0];
-    d.index = {sequence_, first_ + t};
+    d.index = {sequence_, candidate_.place(first_ + t)};
     if (shape.size() == 2) d.index.push_back(i / shape[1]);
     d.index.push_back(shape.size() == 2 ? i % shape[1] : i);
     d.sequence = sequence_;
     d.token = first_ + t;
-    tokens[before + t] = std::move(d);
+    tokens[before + h] = std::move(d);
     for (size_t role = local; role < copies_; ++role) {
       if (role_base(role) != local) continue;
       double* values = a.row(role * count_ + t);

@@ -59,6 +59,7 @@ class TruthRun {
   void disturb_angles(const Activation<double>& a);
   std::vector<Noise> budgets_at(const Activation<double>& a, const Matrix<float>& sigma);
   Noise noise_of(const Activation<double>& a, const Matrix<float>& sigma, size_t t) const;
+  std::vector<size_t> held_in_step() const;  ///< positions of the step that their trace has, from its first
   void judge_and_replace(const Activation<double>& a, const std::vector<Noise>& budgets);
 
   // The same for scores and pattern, which come head by head (truth_attention.cpp).

@@ -1,6 +1,6 @@
 """A pytest helper: the test fails with the one line a reader needs.
 
-    from pytest_sinkref import assert_agrees
+    from sinkref.capture.pytest_sinkref import assert_agrees
 
     def test_my_port_computes_llama(tmp_path):
         my_engine.write_trace(tmp_path / "theirs.safetensors", tokens)
@@ -9,18 +9,23 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 
 def assert_agrees(model: str | Path, trace: str | Path, *arguments: str) -> dict:
-    """Runs `sinkref verify` ($SINKREF, or sinkref of the PATH); gives its report, or fails the test."""
+    """Runs `sinkref verify` ($SINKREF, or the installed package's, or sinkref of the PATH); gives its report, or fails
+    the test."""
     __tracebackhide__ = True
-    command = [os.environ.get("SINKREF", "sinkref"), "verify", "--model", str(model), "--candidate", str(trace)]
+    installed = [sys.executable, "-m", "sinkref"] if importlib.util.find_spec("sinkref") else ["sinkref"]
+    program = [os.environ["SINKREF"]] if "SINKREF" in os.environ else installed
+    command = [*program, "verify", "--model", str(model), "--candidate", str(trace)]
     done = subprocess.run([*command, "--json", *arguments], capture_output=True, text=True)
     if done.returncode not in (0, 1):
         pytest.fail(done.stderr.strip() or f"sinkref verify: exit {done.returncode}", pytrace=False)

@@ -80,20 +80,22 @@ def capture(model, tokens: list[int], out: str | Path, hooks: str = "*",
     save_chosen(Path(out), tensors, about | (metadata or {}), hooks)
 
 
-def load(path: Path):
-    """The bridge over Hugging Face's own fp32 modules. Tokens are given as ids, so any tokenizer will do."""
+def load(path: Path, hf=None):
+    """The bridge over Hugging Face's own modules, in fp32 if none are given. Tokens are given as ids, so any tokenizer
+    will do."""
     from transformer_lens.model_bridge import TransformerBridge
+    from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
-    hf = hf_runs.load(path)
+    hf = hf or hf_runs.load(path)
+    dtype = next(hf.parameters()).dtype
     try:
         tokenizer = hf_runs.tokenizer(path)
     except ValueError:
-        stand_in = Path(__file__).parents[2] / "reference_outputs" / "tiny_tokenizer" / "tokenizer.json"
-        tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(stand_in))
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"?": 0}, unk_token="?")))
     with tempfile.TemporaryDirectory() as folder:  # the bridge reads the configuration from a folder, not from a .gguf
         hf.config.save_pretrained(folder)
-        return TransformerBridge.boot_transformers(folder, hf_model=hf, tokenizer=tokenizer, dtype=torch.float32)
+        return TransformerBridge.boot_transformers(folder, hf_model=hf, tokenizer=tokenizer, dtype=dtype)
 
 
 def main() -> int:

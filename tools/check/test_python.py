@@ -206,6 +206,19 @@ class TheCommandLine(Case):
             self.assertEqual(model.verify(out).verdict, "agree")
             self.assertEqual(sinkref.Model(tiny[1]).verify(out).verdict, "differ")
             self.refused("nowhere", model.verify, "/nowhere")
+
+    def test_verify_takes_a_trace_of_some_positions_and_of_what_is_generated(self):
+        model = sinkref.Model(tiny[2])
+        with tempfile.TemporaryDirectory() as folder:
+            for arguments, held in ((["--positions=-1,3,0"], 3), (["--generate", 3], len(ids) + 3),
+                                    (["--positions=-1,3", "--generate", 3], 2)):
+                out = Path(folder, f"{held}.safetensors")
+                sinkref_program("trace", "--model", tiny[2], "--tokens", ",".join(map(str, ids)), "--hooks", "*",
+                                *arguments, "--out", out)
+                for exact in (False, True):
+                    found = model.verify(out, exact=exact)
+                    self.assertEqual(found.verdict, "agree", (arguments, exact, found.problems))
+                    self.assertEqual({t.tokens_compared for t in found.tensors}, {held})
         said = subprocess.run([sys.executable, "-m", "sinkref", "tokenize", "--model", str(tiny[2]), "--prompt", "a b",
                                "--json"], capture_output=True, text=True)
         self.assertEqual(said.stdout, sinkref_program("tokenize", "--model", tiny[2], "--prompt", "a b", "--json"))
