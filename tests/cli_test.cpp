@@ -165,7 +165,7 @@ Arguments with(Arguments arguments, const Arguments& more) {
 TEST_CASE("cli: without arguments the commands are printed and the exit code is 2", "[cli]") {
   const Outcome outcome = run({});
   CHECK(outcome.code == 2);
-  CHECK(all_commands().size() == 12);
+  CHECK(all_commands().size() == 14);
   for (const auto& [name, command] : all_commands().items())
     CHECK(outcome.out.find("\n  " + name + " ") != std::string::npos);
   for (const char* help : {"--help", "-h", "help"}) CHECK(done({help}) == outcome.out);
@@ -302,7 +302,14 @@ TEST_CASE("cli: what was meant is named: commands, options, hooks", "[cli]") {
            {"blocks.1.resid_mid", "blocks.1.hook_resid_mid"},
            {"embed", "hook_embed"},
            {"logit", "logits"},
-           {"ln_final.scale", "ln_final.hook_scale"}})
+           {"ln_final.scale", "ln_final.hook_scale"},
+           {"blocks.1.hook_z", "blocks.1.attn.hook_z"},  // without its middle component
+           {"blocks.*.hook_q", "blocks.*.attn.hook_q"},
+           {"blocks.1.hook_rot_k", "blocks.1.attn.hook_rot_k"},
+           {"blocks.1.hook_patern", "blocks.1.attn.hook_pattern"},
+           {"blocks.1.hook_post", "blocks.1.mlp.hook_post"},
+           {"blocks.1.hook_pre_linear", "blocks.1.mlp.hook_pre_linear"},
+           {"blocks.1.hook_scale", "blocks.1.ln1.hook_scale"}})
     refused({"trace", "--tokens", "1", "--out", folder / "out", "--hooks", given},
             "the closest is \"" + meant + "\"");
 }

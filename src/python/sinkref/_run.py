@@ -185,7 +185,7 @@ def run(model: "Model", batch: List[np.ndarray], *, state: Optional[int] = None,
         captures: Sequence[int] = (), positions: Optional[np.ndarray] = None,
         fwd_hooks: Sequence[Tuple[Names, HookFunction]] = (), interventions: Interventions = (),
         last_logits: bool = False, generate: int = 0,
-        prompt: bool = True, first_block: int = 0, targets: Optional[np.ndarray] = None,
+        prompt: bool = True, targets: Optional[np.ndarray] = None,
         each: Optional[Callable[[int], Any]] = None) -> Result:
     """Runs sequences, or a state's continuation, and fills the arrays asked for."""
     functions, callbacks = _Functions(model, fwd_hooks), Callbacks()
@@ -204,7 +204,7 @@ def run(model: "Model", batch: List[np.ndarray], *, state: Optional[int] = None,
     lengths = np.array([len(t) for t in batch], np.uintp)
 
     r = Run(state=state, sequences=len(batch), tokens=tokens.ctypes.data, lengths=lengths.ctypes.data,
-            prompt=prompt, first_block=first_block, chunk=longest if functions.entries else CHUNK)
+            prompt=prompt, chunk=longest if functions.entries else CHUNK)
     r.captures = len(result.cache)
     r.capture_names = (c.c_char_p * max(r.captures, 1))(*(name.encode() for name in result.cache))
     r.capture_values = (c.c_void_p * max(r.captures, 1))(*(a.ctypes.data for a in result.cache.values()))
