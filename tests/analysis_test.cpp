@@ -106,7 +106,7 @@ TEMPLATE_TEST_CASE("attribution: an attention score is the sum of its writers wi
     const ModelConfig& c = model.config();
     for (const size_t layer : {size_t{0}, size_t{1}, c.layers - 1})
       for (size_t head = 0; head < c.heads; ++head)
-        for (const auto& [query, key] : {std::pair{size_t{11}, size_t{0}}, {size_t{6}, size_t{6}}})
+        for (const auto& [query, key] : {std::pair{size_t{11}, size_t{5}}, {size_t{6}, size_t{6}}, {size_t{5}, size_t{0}}})
           for (const Writers writers : {Writers::layers, Writers::heads}) {
             INFO(name << " " << layer << "." << head << ", " << query << " " << key);
             const ScoreAttribution a = attribute_score<TestType>(model, {}, tokens, layer, head, query, key, writers);

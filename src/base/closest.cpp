@@ -21,8 +21,12 @@ std::vector<size_t> component_begins(std::string_view name) {
   return begins;
 }
 
+/// More of what was given tells nothing, and would take its time.
+constexpr size_t most_letters = 200;
+
 /// The least cost of turning `given` into some part of `name`. Swapped neighbours are one slip.
 size_t slips(std::string_view given, std::string_view name) {
+  given = given.substr(0, most_letters);
   const std::vector<size_t> begins = component_begins(name);
   std::vector<size_t> before, row(name.size() + 1, 0), next(name.size() + 1);  // it may start anywhere
   for (size_t i = 1; i <= given.size(); ++i) {

@@ -411,6 +411,14 @@ class Functions(Case):
             self.assertEqual(str(error), "mine")
             self.assertEqual(traceback.extract_tb(error.__traceback__)[-1].name, "fails")
 
+    def test_whatever_a_function_raises_comes_out(self):
+        for error in (GeneratorExit, StopIteration, KeyboardInterrupt, SystemExit, MemoryError):
+            def fails(array, hook):
+                raise error("mine")
+
+            with self.assertRaisesRegex(error, "mine"):
+                self.model.run_with_hooks(ids, [("blocks.2.attn.hook_z", fails)])
+
     def test_a_function_may_run_a_model(self):
         inner = []
         logits = self.model.run_with_hooks(
@@ -644,7 +652,8 @@ class Interventions(Case):
             with self.subTest(str(bad)):
                 self.refused(message, run, ids, interventions=bad)
         for call in (lambda: I(5), lambda: I.zero("a@b"), lambda: I.zero(name, parts=[0.5]), lambda: I.pin(name, -1),
-                     lambda: I.zero(name, positions=[]), lambda: I.zero(name, positions=slice(0, 4, 2)),
+                     lambda: I.zero(name, positions=[]), lambda: I.zero(name, positions=1.5),
+                     lambda: I.steer(name, [1.0], "x"), lambda: I.zero(name, positions=slice(0, 4, 2)),
                      lambda: I.zero(name, parts=[1], along=[1.0])):
             self.refused("Intervention", call)
 
@@ -749,8 +758,10 @@ class Sweeps(Case):
         for bad in (rows[0], rows.astype(int), rows[:0], "a", None):
             self.refused("expected float", sinkref.norm, bad)
         self.refused("no token 3", sinkref.probability(3), rows)
-        for bad in (-1, 1.5, "a", True, None):
+        for bad in (-1, 1.5, "a", True, None, 2**70):
             self.refused("expected an id", sinkref.probability, bad)
+        for bad in (("perplexity",), ("probability", 1, 2), ("logit_difference", 1)):
+            self.refused("logit_difference of 2", sinkref.Metric, *bad)
 
     def test_bad_ones(self):
         model, metric = sinkref.Model(tiny[2]), sinkref.logit_difference(1, 2)
@@ -758,7 +769,10 @@ class Sweeps(Case):
                 ("20 and 19 tokens", (ids, ids[1:], metric), {}), ("metric", (ids, ids, 5), {}),
                 ("one number a cell", (ids, ids, lambda r: r), {}), ("closest", (ids, ids, metric, "resid_prr"), {}),
                 ("no hook of a block", (ids, ids, metric, "hook_*"), {}), ("neither scores", (ids, ids, metric, "attn.hook_pattern"), {}),
-                ("no heads", (ids, ids, metric), {"by_head": True}), ("no position", (ids, ids, metric), {"layers": 4}),
+                ("no heads", (ids, ids, metric), {"by_head": True}), ("layers: there is no layer 4", (ids, ids, metric), {"layers": 4}),
+                ("layers: found", (ids, ids, metric), {"layers": []}), ("corrupted: found no tokens", ([], ids, metric), {}),
+                ("by_head", (ids, ids, metric), {"by_head": "yes"}), ("expected names", (ids, ids, metric, "z\0"), {}),
+                ("observed_position", (ids, ids, metric), {"observed_position": [1, 2]}),
                 ("no position", (ids, ids, metric), {"positions": [20]}), ("stands for", (ids, ids, metric), {"observed": "*"}),
                 ("neither scores", (ids, ids, metric), {"observed": "blocks.0.attn.hook_pattern"})):
             self.refused(message, model.patch_sweep, *arguments, **named)
@@ -870,9 +884,9 @@ class Attributions(Case):
         for message, arguments in (("layer", (4, 0)), ("layer", (0.0, 0)), ("head", (0, 4)), ("query", (0, 0, 20)),
                                    ("key", (0, 0, 1, -21)), ("does not see", (0, 0, 1, 2)), ("by", (0, 0, 1, 0, "neuron"))):
             self.refused(message, model.attribute_score, ids, *arguments)
-        self.refused("none", model.attribute_score, [], 0, 0)
+        self.refused("no tokens", model.attribute_score, [], 0, 0)
         for bad in ([], [512], [[1], [2]]):
-            self.refused("empty|vocabulary|sequences|at least one", model.lens, bad)
+            self.refused("no tokens|vocabulary|sequences", model.lens, bad)
         self.refused("no position", model.lens, ids, 20)
 
 
@@ -915,7 +929,7 @@ class BadInput(Case):
                 (np.zeros((1, 2, 3), int), r"\[2, 3\]|\[1, 2, 3\]"), (None, "expected whole numbers"),
                 ({1: 2}, "expected whole numbers"), ([1, [2]], "expected whole numbers"), (b"text", "expected"),
                 ([1, "a"], "expected"), ([1] * 513, "at most"), ("", "empty"), ("\ud800", "UTF-8"), (7, r"shape \[\]"),
-                ([2**70], "expected whole"), (["a", 1], "expected"), (np.array(["a"]), "expected")):
+                ([2**70], "expected whole"), (np.ma.array([1, 2], mask=[0, 1]), "masked"), (["a", 1], "expected"), (np.array(["a"]), "expected")):
             with self.subTest(repr(bad)[:40]):
                 if isinstance(bad, str) and not bad and self.model.to_tokens("").size:
                     continue  # a BOS
@@ -935,7 +949,10 @@ class BadInput(Case):
         self.refused("closest is .*hook_resid_post", run, ids, ["hook_embed", "resid_post"])
         self.refused("fwd_hooks.*closest is .*attn.hook_pattern", self.model.run_with_hooks, ids,
                      [("blocks.0.attn.hook_patern", print)])
-        self.refused("names", run, ids, [1])
+        for bad in ([1], 5, b"hook_embed"):
+            self.refused("names", run, ids, bad)
+        self.refused("no hook matches", run, ids, "a" * 10**6)  # at once
+        self.refused("logits", run, ids, logits=np.array([1, 2]))
         self.refused("names", run, ids, "blocks.99.hook_q\0")
         self.refused("nothing is asked for", run, ids, [], logits=False)
         self.refused("logits", run, ids, logits="all")
@@ -950,7 +967,8 @@ class BadInput(Case):
     def test_positions(self):
         for bad, message in ((20, "no position 20"), ([-21], "no position -21"), ([], "at least one"),
                              ([1, 1], "twice"), ([0, -20], "twice"), ([0.5], "float64"), ("1", "found '1'"),
-                             (True, "found True"), (slice(5, 5), "slice"), ([[1]], "shape")):
+                             (True, "found True"), (slice(5, 5), "slice"), ([[1]], "shape"), (slice(0.5, 3), "found slice"),
+                             ([[0], [1, 2]], "found"), (np.array([2**63], np.uint64), str(2**63))):
             self.refused(message, self.model.run_with_cache, ids, positions=bad)
 
     def test_what_functions_give(self):
@@ -995,6 +1013,11 @@ class BadInput(Case):
         self.refused("vocabulary", self.model.log_probs, [1, 512])
         self.refused("vocabulary", self.model.to_string, [1, 99999])
         self.refused("str", self.model.to_tokens, [5])
+        for bad in (None, 5, []):
+            self.refused("expected a text", self.model.to_tokens, bad)
+        self.refused("each", self.model.generate, ids, 2, each=5)
+        self.refused("kernel", sinkref.Model, tiny[0], kernel="auto\0x")
+        self.refused("tensor", self.model.weight, ["a"])
         self.refused("prepend_bos", self.model.to_tokens, "a", prepend_bos="yes")
         self.refused("as many", self.model.to_tokens, ["a", "a b c d e f"])
 

@@ -12,7 +12,7 @@ from ._cache import ActivationCache
 from ._errors import InputError
 from ._interventions import Interventions
 from ._library import check, lib, two_of
-from ._run import Positions, kept_positions, one_sequence
+from ._run import Positions, kept_positions, one_prompt
 
 if TYPE_CHECKING:
     from ._model import Model
@@ -121,8 +121,8 @@ def _cache(model: "Model", tokens: Any, by: str, layers: int, position: int, mor
            interventions: Interventions) -> ActivationCache:
     if by not in ("layer", "head", "neuron"):
         raise InputError(f'by: found {by!r}, expected "layer", "head" or "neuron"')
-    ids = one_sequence(model, tokens, "tokens")
-    if not isinstance(position, (int, np.integer)):
+    ids = one_prompt(model, tokens, "tokens")
+    if isinstance(position, bool) or not isinstance(position, (int, np.integer)):
         raise InputError(f"position: found {position!r}, expected one")
     ends = ["hook_attn_out", "hook_mlp_out", "hook_resid_mid", "hook_resid_post"]
     ends += ["attn.hook_z"] if by != "layer" else []
@@ -163,7 +163,7 @@ def attribute_norm(model: "Model", tokens: Any, layer: int, position: int = -1, 
 
 
 def lens(model: "Model", tokens: Any, positions: Positions = None) -> np.ndarray:
-    ids = one_sequence(model, tokens, "tokens")
+    ids = one_prompt(model, tokens, "tokens")
     kept = kept_positions(slice(None) if positions is None else positions, len(ids))
     assert kept is not None
     logits = np.empty((model.cfg.n_layers, len(kept), model.cfg.d_vocab), model._dtype)
@@ -214,9 +214,7 @@ def attribute_score(model: "Model", tokens: Any, layer: int, head: int, query: i
                     ) -> ScoreAttribution:
     if by not in ("layer", "head"):
         raise InputError(f'by: found {by!r}, expected "layer" or "head"')
-    ids = one_sequence(model, tokens, "tokens")
-    if not len(ids):
-        raise InputError("tokens: found none, expected at least one")
+    ids = one_prompt(model, tokens, "tokens")
     numbers = []
     for name, number, limit in (("layer", layer, model.cfg.n_layers), ("head", head, model.cfg.n_heads),
                                 ("query", query, len(ids)), ("key", key, len(ids))):

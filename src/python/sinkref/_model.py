@@ -72,7 +72,7 @@ class Model(Weights):
             raise InputError(f'precision: found {precision!r}, expected "fp32" or "fp64"')
         if softmax not in ("standard", "one"):
             raise InputError(f'softmax: found {softmax!r}, expected "standard" or "one"')
-        if not isinstance(kernel, str):
+        if not isinstance(kernel, str) or "\0" in kernel:
             raise InputError(f"kernel: found {kernel!r}, expected a name")
         if path is not None and not isinstance(path, (str, os.PathLike)):
             raise InputError(f"Model: found {path!r}, expected the path of a Hugging Face folder or a .gguf file")
@@ -114,6 +114,8 @@ class Model(Weights):
         """
         if prepend_bos not in (None, True, False):
             raise InputError(f"prepend_bos: found {prepend_bos!r}, expected None, True or False")
+        if not isinstance(text, (str, list, tuple, np.ndarray)) or len(text) == 0 and not isinstance(text, str):
+            raise InputError(f"to_tokens: found {text!r}, expected a text or a list of them")
         texts = [text] if isinstance(text, str) else list(text)
         ids = [self._encode(t, prepend_bos) for t in texts]
         if len({len(i) for i in ids}) > 1:

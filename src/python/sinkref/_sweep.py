@@ -10,7 +10,7 @@ import numpy as np
 
 from ._errors import InputError
 from ._library import Cells, Sweep as Request, check, lib
-from ._run import Callbacks, Positions, chosen, kept_positions, one_sequence
+from ._run import Callbacks, Positions, chosen, kept_positions, one_prompt
 
 if TYPE_CHECKING:
     from ._model import Model
@@ -18,12 +18,18 @@ if TYPE_CHECKING:
 MetricFunction = Callable[[np.ndarray], np.ndarray]
 
 
+_TOKENS = {"logit_difference": 2, "log_probability": 1, "probability": 1, "norm": 0}
+
+
 class Metric:
     """One number of each row [cells, n] of logits, or of another hook's rows, in float64. The command's --metric."""
 
     def __init__(self, name: str, *tokens: int) -> None:
+        if name not in _TOKENS or len(tokens) != _TOKENS[name]:
+            raise InputError(f"Metric: found {name!r} of {len(tokens)} tokens, expected "
+                             + ", ".join(f"{known} of {count}" for known, count in _TOKENS.items()))
         for token in tokens:
-            if isinstance(token, bool) or not isinstance(token, (int, np.integer)) or token < 0:
+            if isinstance(token, bool) or not isinstance(token, (int, np.integer)) or not 0 <= token < 2**31:
                 raise InputError(f"{name}: found token {token!r}, expected an id from 0 on; to_tokens gives the ids of a "
                                  "text")
         self.name, self.tokens = name, tuple(int(t) for t in tokens)
@@ -94,10 +100,12 @@ def patch_sweep(model: "Model", corrupted: Any, clean: Any, metric: MetricFuncti
                 layers: Positions = None, positions: Positions = None, by_head: bool = False,
                 observed: str = "logits", observed_position: int = -1) -> Sweep:
     """Runs `corrupted` once for each cell, with one activation of a run of `clean` in the place of its own."""
-    ids, theirs = one_sequence(model, corrupted, "corrupted"), one_sequence(model, clean, "clean")
+    ids, theirs = one_prompt(model, corrupted, "corrupted"), one_prompt(model, clean, "clean")
     if not callable(metric):
         raise InputError(f"metric: found {metric!r}, expected a function of rows [cells, n], as logit_difference(a, b)")
-    if not isinstance(hook, str) or not isinstance(observed, str):
+    if not isinstance(by_head, (bool, np.bool_)):
+        raise InputError(f"by_head: found {by_head!r}, expected True or False")
+    if not isinstance(hook, str) or not isinstance(observed, str) or "\0" in hook:
         raise InputError(f"hook, observed: found {hook!r} and {observed!r}, expected names of hooks")
     point = c.c_size_t()
     check(lib.sinkref_block_point(model._handle.value, hook.encode("utf-8", "replace"), b"hook", c.byref(point)))
@@ -105,9 +113,9 @@ def patch_sweep(model: "Model", corrupted: Any, clean: Any, metric: MetricFuncti
     if len(seen) != 1:
         raise InputError(f"observed: {observed!r} stands for {len(seen)} hooks, expected one")
     length = len(ids)
-    at = kept_positions(observed_position, length)
+    at = kept_positions(-1 if observed_position is None else observed_position, length, "observed_position")
     kept = kept_positions(slice(None) if positions is None else positions, length)
-    blocks = kept_positions(slice(None) if layers is None else layers, model.cfg.n_layers)
+    blocks = kept_positions(slice(None) if layers is None else layers, model.cfg.n_layers, "layers")
     assert at is not None and kept is not None and blocks is not None
     if at.size != 1:
         raise InputError(f"observed_position: found {observed_position!r}, expected one position")
