@@ -54,7 +54,7 @@ struct PatchSweepCommand : RunningCommand {
           {"layers", text("LIST", layers), "the layers to patch, as 0,5,-1; or all"},
           {"positions", text("LIST", positions), "the positions to patch, as 0,5,-1; or all"},
           {"observed", text("HOOK", observed), "the hook whose row is measured, as blocks.2.hook_resid_post for norm"},
-          {"observed-position", text("N", observed_position), "its position; negative ones count from the end"}},
+          {"observed-position", text("POSITION", observed_position), "its position; negative ones count from the end"}},
          output_rows(out, force, "FILE", "a file for the JSON"), softmax_row(), precision_row(), kernel_row()});
   }
   int run() const override;

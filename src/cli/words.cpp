@@ -16,7 +16,7 @@ const Tokenizer& Words::tokenizer() {
 std::vector<int> Words::prompt(const std::optional<std::string>& text, const std::optional<std::string>& ids,
                                const std::string& option) {
   if (text.has_value() == ids.has_value())
-    refuse(option, text ? "found --" + option + "-tokens too, expected one of them" : "is missing, expected a prompt",
+    refuse("--" + option, text ? "found --" + option + "-tokens too, expected one of them" : "is missing, expected a prompt",
            "give --" + option + " TEXT or --" + option + "-tokens IDS");
   std::vector<int> all;
   if (ids) {
