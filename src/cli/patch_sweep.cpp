@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdio>
 #include <iostream>
+#include <utility>
 
 #include "base/output_file.h"
 #include "base/progress.h"
@@ -124,8 +125,9 @@ void measure_all(const Model& model, RunOptions options, Study& study) {
     PatchSweep sweep = study.sweep;
     sweep.point = component.point;
     const std::string name = hook_info(component.point).name;
-    progress.step("patching " + name, work[i].back());
-    options.progress = [&](size_t cells, size_t of) {
+    options.progress = [&, begun = false](size_t cells, size_t of) mutable {
+      // With the first cells: what is refused stays one line.
+      if (!std::exchange(begun, true)) progress.step("patching " + name, work[i].back());
       progress.share(work[i].back() > 0 ? work[i][cells] / work[i].back() : 1,
                      "patching " + name + ", cell " + std::to_string(cells) + " of " + std::to_string(of));
     };
