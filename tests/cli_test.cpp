@@ -304,7 +304,7 @@ TEST_CASE("cli: what was meant is named: commands, options, hooks", "[cli]") {
            {"logit", "logits"},
            {"ln_final.scale", "ln_final.hook_scale"},
            {"blocks.1.hook_z", "blocks.1.attn.hook_z"},  // without its middle component
-           {"blocks.*.hook_q", "blocks.*.attn.hook_q"},
+           {"blocks.2.hook_q", "blocks.2.attn.hook_q"},
            {"blocks.1.hook_rot_k", "blocks.1.attn.hook_rot_k"},
            {"blocks.1.hook_patern", "blocks.1.attn.hook_pattern"},
            {"blocks.1.hook_post", "blocks.1.mlp.hook_post"},
