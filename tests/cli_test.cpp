@@ -145,7 +145,7 @@ Arguments with(Arguments arguments, const Arguments& more) {
 TEST_CASE("cli: without arguments the commands are printed and the exit code is 2", "[cli]") {
   const Outcome outcome = run({});
   CHECK(outcome.code == 2);
-  CHECK(all_commands().size() == 12);
+  CHECK(all_commands().size() == 14);
   for (const auto& [name, command] : all_commands().items())
     CHECK(outcome.out.find("\n  " + name + " ") != std::string::npos);
   for (const char* help : {"--help", "-h", "help"}) CHECK(done({help}) == outcome.out);
@@ -282,9 +282,40 @@ TEST_CASE("cli: what was meant is named: commands, options, hooks", "[cli]") {
            {"blocks.1.resid_mid", "blocks.1.hook_resid_mid"},
            {"embed", "hook_embed"},
            {"logit", "logits"},
-           {"ln_final.scale", "ln_final.hook_scale"}})
+           {"ln_final.scale", "ln_final.hook_scale"},
+           {"blocks.1.hook_z", "blocks.1.attn.hook_z"},  // without its middle component
+           {"blocks.2.hook_q", "blocks.2.attn.hook_q"},
+           {"blocks.1.hook_rot_k", "blocks.1.attn.hook_rot_k"},
+           {"blocks.1.hook_patern", "blocks.1.attn.hook_pattern"},
+           {"blocks.1.hook_post", "blocks.1.mlp.hook_post"},
+           {"blocks.1.hook_pre_linear", "blocks.1.mlp.hook_pre_linear"},
+           {"blocks.1.hook_scale", "blocks.1.ln1.hook_scale"}})
     refused({"trace", "--tokens", "1", "--out", folder / "out", "--hooks", given},
             "the closest is \"" + meant + "\"");
+}
+
+TEST_CASE("cli: patch-sweep and lens name what does not fit", "[cli]") {
+  const Arguments sweep = {"patch-sweep", "--clean", "Hello", "--corrupted", "Jello"};
+  const Arguments norm = with(sweep, {"--metric", "norm"});
+  refused(sweep, "has no --answer");
+  refused(with(sweep, {"--answer", "Hello", "--wrong-token", "1"}), "is 4 tokens, expected one");
+  refused(with(sweep, {"--answer-token", "512", "--wrong-token", "1"}), "no token 512");
+  refused(with(sweep, {"--answer-token", "3", "--wrong-token", "1", "--observed", "hook_embed"}), "expected logits");
+  refused(with(norm, {"--answer-token", "3"}), "takes no --answer");
+  refused(with(norm, {"--clean-tokens", "1"}), "--clean: found --clean-tokens too");
+  refused(with(norm, {"--hook", "resid_pots"}), "the closest is \"hook_resid_post\"");
+  refused(with(norm, {"--hook", "scale"}), "may be \"ln1.hook_scale\" or \"ln2.hook_scale\"");
+  refused(with(norm, {"--hook", "pattern"}), "neither scores nor pattern");
+  refused(with(norm, {"--by-head"}), "has no heads");
+  refused(with(norm, {"--layers", "0,4"}), "no layer \"4\"");
+  refused(with(norm, {"--positions", "0,-5"}), "comes twice");
+  refused(with(norm, {"--observed-position", "all"}), "expected one");
+  refused({"patch-sweep", "--clean", "Hello", "--metric", "norm"}, "--corrupted: is missing");
+  refused({"patch-sweep", "--clean", "Hello", "--corrupted", "Jellos", "--metric", "norm"},
+          "is 5 tokens and --corrupted 6, expected as many");
+  refused({"lens", "--tokens", "1,2", "--positions", "2"}, "no position \"2\"");
+  refused({"lens", "--tokens", "1,2", "--answer-token", "512"}, "no token 512");
+  refused({"lens", "--tokens", "1,2", "--top", "0"}, "--top");
 }
 
 TEST_CASE("cli: a text that lost its quotes is answered with a hint", "[cli]") {

@@ -9,6 +9,7 @@
 #include <limits>
 #include <random>
 
+#include "arithmetic/log_softmax.h"
 #include "checkpoint_builder.h"
 #include "eval/eval.h"
 #include "sinkref/error.h"

@@ -4,7 +4,7 @@
 #
 #   tools/setup.sh            system packages (Debian/Ubuntu), meson setup, ninja
 #   tools/setup.sh --packages the system packages alone
-#   tools/setup.sh --python   also build/venv with tools/requirements.txt, for the goldens and figures
+#   tools/setup.sh --python   also build/venv with tools/requirements.txt, for the goldens, figures and notebooks
 #   tools/setup.sh --engines  also build/venv-engines with llama.cpp and TransformerLens, to compare with
 #                             (compiles llama.cpp for this processor: some ten minutes)
 #   tools/setup.sh --eval     also build/venv-eval with lm-eval and Ray

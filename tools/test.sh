@@ -103,6 +103,7 @@ check "random inputs are read as transformers reads them, or refused" $python to
 check "the Python package against the program" sh -c '
   meson configure build -Dpython=enabled && ninja -C build src/python/libsinkref_python.so &&
   SINKREF_TEST_MODEL=models/SmolLM2-135M-Instruct.Q4_1.gguf build/venv/bin/python tools/check/test_python.py'
+check "every notebook runs, and prints what is committed" $python tools/check/check_notebooks.py
 check "eval: kills, shards, bad input" python3 tools/check/test_eval.py
 check "every document: its commands, options, links and quoted output" python3 tools/check/check_documents.py
 check "certificates: the independent checker, flipped bits, claims, SmolLM2" $python tools/check/test_certify.py

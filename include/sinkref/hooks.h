@@ -81,6 +81,10 @@ std::vector<Hook> all_hooks(size_t layers);
 /// A glob that matches nothing is an InputError that names the closest hook, and `where` the globs stand.
 std::vector<Hook> select_hooks(const std::string& globs, size_t layers, const std::string& where = "--hooks");
 
+/// The point of the blocks that a name without its layer stands for: "hook_resid_pre", "attn.hook_z", or shorter
+/// "resid_pre", "z". InputError for another, which begins with `where` and names the closest.
+HookPoint block_point(const std::string& name, const std::string& where = "--hook");
+
 /// True for a name that `*`/`?` of the glob can be filled in to give.
 bool glob_matches(std::string_view glob, std::string_view name);
 

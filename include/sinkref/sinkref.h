@@ -19,6 +19,9 @@
 #include "sinkref/forward.h"     // a model being run
 #include "sinkref/interventions.h"  // the paper's patch, ablation, blinding, as hooks
 #include "sinkref/sweep.h"       // activation patching over layers, positions and heads
+#include "sinkref/metric.h"      // one number of a row: what a patch is judged by
+#include "sinkref/lens.h"        // the logit lens
+#include "sinkref/attribution.h"  // the split of an attention score over what wrote the residual stream
 #include "sinkref/sink.h"        // sink layers and sink neurons
 #include "sinkref/trace.h"       // activations to a safetensors file, and from one
 #include "sinkref/verify.h"      // where another implementation leaves the truth

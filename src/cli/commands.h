@@ -12,6 +12,8 @@ std::unique_ptr<Command> make_tokenize();
 std::unique_ptr<Command> make_generate();
 std::unique_ptr<Command> make_trace();
 std::unique_ptr<Command> make_score();
+std::unique_ptr<Command> make_patch_sweep();
+std::unique_ptr<Command> make_lens();
 std::unique_ptr<Command> make_sink();
 std::unique_ptr<Command> make_verify();
 std::unique_ptr<Command> make_first_layer();

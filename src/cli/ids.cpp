@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <charconv>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <string_view>
 
 #include "base/json_file.h"
+#include "base/split.h"
 #include "sinkref/error.h"
 
 namespace sinkref::cli {
@@ -41,9 +43,7 @@ std::vector<int> parse_ids(const std::string& text, const std::string& option) {
   std::vector<int> ids;
   if (text.empty())
     refuse(option, "is empty, expected at least one token id", "give whole numbers as 1,2,3");
-  for (size_t begin = 0; begin <= text.size();) {
-    const size_t comma = std::min(text.find(',', begin), text.size());
-    const std::string_view part = std::string_view(text).substr(begin, comma - begin);
+  for (const std::string_view part : split(text, ',')) {
     const size_t times = part.find('x');
     const int id = one_id(part.substr(0, times), option);
     const std::string_view repeats = times == std::string_view::npos ? "1" : part.substr(times + 1);
@@ -62,9 +62,31 @@ std::vector<int> parse_ids(const std::string& text, const std::string& option) {
     if (ids.size() + static_cast<size_t>(count) > most)
       refuse(option, "holds more tokens, expected at most " + std::to_string(most), "shorten it");
     ids.insert(ids.end(), static_cast<size_t>(count), id);
-    begin = comma + 1;
   }
   return ids;
+}
+
+std::vector<size_t> parse_places(const std::string& list, size_t count, const std::string& option,
+                                 const std::string& what) {
+  std::vector<size_t> places;
+  if (list == "all") {
+    places.resize(count);
+    std::iota(places.begin(), places.end(), size_t{0});
+    return places;
+  }
+  const long n = static_cast<long>(count);
+  for (const std::string_view part : split(list, ',')) {
+    long place = 0;
+    const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), place);
+    if (error != std::errc() || end != part.data() + part.size() || part.empty() || place < -n || place >= n)
+      refuse(option + " " + quoted(list), "there is no " + what + " " + quoted(std::string(part)) + ", expected " +
+             std::to_string(-n) + " to " + std::to_string(n - 1), "give numbers as 0,5,-1");
+    places.push_back(static_cast<size_t>(place < 0 ? place + n : place));
+    if (std::count(places.begin(), places.end(), places.back()) > 1)
+      refuse(option + " " + quoted(list), what + " " + std::to_string(places.back()) + " comes twice, expected once",
+             "leave one out");
+  }
+  return places;
 }
 
 std::vector<std::vector<int>> read_ids_file(const std::string& file) {

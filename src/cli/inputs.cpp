@@ -31,22 +31,30 @@ void check_length(const Tokenizer& tokenizer, const std::string& text, const std
 std::vector<std::vector<int>> encode_prompt(const TextCommand& options, const Checkpoint& checkpoint,
                                             const std::string& text, const std::string& option,
                                             const Model* model, std::vector<std::string>* notes) {
+  require_text(text, option);
+  return {encode_text(*open_tokenizer(checkpoint), options.bos, text, option, model, notes)};
+}
+
+}  // namespace
+
+void require_text(const std::string& text, const std::string& option) {
   if (text.empty())
     refuse(option, "the prompt is empty, expected some text",
            "sinkref tokenize shows what no text becomes");
-  const std::unique_ptr<Tokenizer> tokenizer = open_tokenizer(checkpoint);
-  if (model != nullptr) check_length(*tokenizer, text, option, *model);
-  std::vector<int> ids = tokenizer->encode(text, options.bos);
-  std::vector<std::string> all = tokenizer->notes();
-  if (ids.size() > 1 && ids[0] == ids[1] && ids[0] == tokenizer->bos_id()) {
+}
+
+std::vector<int> encode_text(const Tokenizer& tokenizer, BosPolicy bos, const std::string& text,
+                             const std::string& option, const Model* model, std::vector<std::string>* notes) {
+  if (model != nullptr) check_length(tokenizer, text, option, *model);
+  std::vector<int> ids = tokenizer.encode(text, bos);
+  std::vector<std::string> all = tokenizer.notes();
+  if (ids.size() > 1 && ids[0] == ids[1] && ids[0] == tokenizer.bos_id()) {
     all.push_back("The prompt starts with BOS twice: the text has it, and the tokenizer adds one.");
     say_notes({all.back()});
   }
   if (notes != nullptr) *notes = std::move(all);
-  return {std::move(ids)};
+  return ids;
 }
-
-}  // namespace
 
 Model open_model(const Command& command) {
   Model model = Model::open(command.model);

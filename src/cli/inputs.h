@@ -17,6 +17,15 @@ Model open_model(const Command& command);
 /// The tokenizer of a checkpoint. Its notes go to stderr.
 std::unique_ptr<Tokenizer> open_tokenizer(const Checkpoint& checkpoint);
 
+/// Refuses an empty prompt.
+void require_text(const std::string& text, const std::string& option);
+
+/// The ids of a prompt. With `model`, a text that cannot fit its context is refused before it is tokenized. What is
+/// to be noted goes to `notes`; what the text itself brings about, to stderr too.
+std::vector<int> encode_text(const Tokenizer& tokenizer, BosPolicy bos, const std::string& text,
+                             const std::string& option, const Model* model = nullptr,
+                             std::vector<std::string>* notes = nullptr);
+
 /// The token ids that --prompt, --prompt-file, --tokens or --tokens-file give: one list per
 /// sequence. Exactly one of the four must be there. With `model`, a text that cannot fit its context
 /// is refused before it is tokenized. Notes on the text's ids go to stderr and to `notes`.

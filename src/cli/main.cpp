@@ -48,6 +48,23 @@ std::string certify_text() {
          hooks_text();
 }
 
+/// What patch-sweep does, and what it can patch.
+std::string patch_sweep_text() {
+  std::string text =
+      "\nThe corrupted prompt is run once for each cell of layers x positions, with one activation of the clean\n"
+      "prompt in its place. Both prompts have as many tokens: they differ in a word, say. A cell's number is the share\n"
+      "of the metric's difference that the patch brings over, in percent: 0 where it does nothing, 100 where the\n"
+      "corrupted run then answers as the clean one. Swap the prompts to see what breaks the answer.\n"
+      "\nWhat --hook takes, with or without hook_ and what stands before it:\n";
+  for (const Hook hook : all_hooks(1))
+    if (is_in_block(hook.point) && !is_attention(hook.point)) {
+      const std::string name = hook_info(hook.point).name;
+      text += "  " + name + std::string(name.size() < 32 ? 32 - name.size() : 1, ' ') +
+              hook_info(hook.point).meaning + '\n';
+    }
+  return text;
+}
+
 const std::vector<CommandRow> commands = {
     {"info", "configuration, tensors, dtypes and the memory it will need; reads no weights",
      "sinkref info --model models/SmolLM2-135M-Instruct.Q4_1.gguf", cli::make_info},
@@ -64,6 +81,12 @@ const std::vector<CommandRow> commands = {
      certify_text},
     {"score", "log-probability of each token of a text, and its perplexity",
      "sinkref score --model MODEL --prompt 'The capital of France is Paris' --json", cli::make_score},
+    {"patch-sweep", "activation patching: where an activation of a clean prompt restores a corrupted one's answer",
+     "sinkref patch-sweep --model MODEL --corrupted 'The capital of Italy is' --clean 'The capital of France is' "
+     "--answer ' Paris' --wrong ' Rome'",
+     cli::make_patch_sweep, patch_sweep_text},
+    {"lens", "the logit lens: what the model would say after each layer",
+     "sinkref lens --model MODEL --prompt 'The capital of France is' --answer ' Paris'", cli::make_lens},
     {"verify", "where another implementation first leaves the truth by more than rounding",
      "sinkref verify --model MODEL --candidate THEIRS.safetensors", cli::make_verify},
     {"sink", "sink layers, sink neurons with the causal check, repeats needed",

@@ -232,7 +232,7 @@ class Parser {
       if (name.starts_with("--") && find(whole_table(*command), name.substr(2)) != nullptr)
         owners += (owners.empty() ? "" : ", ") + std::string(other.name);
     }
-    if (!owners.empty()) fail("has no option " + name + ", which belongs to " + owners);
+    if (!owners.empty()) fail("has no option " + name + ", which belongs to " + owners + did_you_mean(name, names));
     fail("has no option " + name + did_you_mean(name, names));
   }
 

@@ -3,10 +3,10 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <charconv>
 #include <iostream>
 
 #include "cli/commands.h"
+#include "cli/ids.h"
 #include "cli/inputs.h"
 #include "cli/output.h"
 #include "model/fingerprint.h"
@@ -41,28 +41,6 @@ struct TraceCommand : RunningCommand {
   }
   int run() const override;
 };
-
-/// --positions of sequences that are all `length` long.
-std::vector<size_t> kept_positions(const std::string& list, size_t length) {
-  std::vector<size_t> kept;
-  if (list == "all") return kept;
-  for (size_t begin = 0; begin <= list.size();) {
-    const size_t end = std::min(list.find(',', begin), list.size());
-    const std::string part = list.substr(begin, end - begin);
-    long position = 0;
-    const auto [stop, error] = std::from_chars(part.data(), part.data() + part.size(), position);
-    const long n = static_cast<long>(length);
-    if (error != std::errc() || stop != part.data() + part.size() || part.empty() || position < -n || position >= n)
-      refuse("--positions " + quoted(list), "there is no position " + quoted(part) + ", expected " +
-             std::to_string(-n) + " to " + std::to_string(n - 1), "give numbers as 0,5,-1");
-    kept.push_back(static_cast<size_t>(position < 0 ? position + n : position));
-    if (std::count(kept.begin(), kept.end(), kept.back()) > 1)
-      refuse("--positions " + quoted(list), "position " + std::to_string(kept.back()) + " comes twice, expected once",
-             "leave one out");
-    begin = end + 1;
-  }
-  return kept;
-}
 
 /// Appends to each prompt what the model generates from it.
 template <class T>
@@ -119,7 +97,8 @@ int trace_with(const TraceCommand& options, const Model& model) {
     for (const std::vector<int>& sequence : tokens)
       if (sequence.size() != tokens[0].size())
         refuse("--positions", "the sequences have unequal lengths, expected one length", "trace them one by one");
-  const std::vector<size_t> positions = kept_positions(options.positions, tokens[0].size());
+  std::vector<size_t> positions;
+  if (options.positions != "all") positions = parse_places(options.positions, tokens[0].size(), "--positions", "position");
   Hooks<T> hooks;
   std::vector<size_t> lengths;
   for (const std::vector<int>& sequence : prompts) lengths.push_back(sequence.size());

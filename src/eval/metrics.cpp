@@ -3,8 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
-#include "sinkref/number.h"
+#include "arithmetic/log_softmax.h"
 #include "eval/eval.h"
+#include "sinkref/number.h"
 
 namespace sinkref {
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "arithmetic/log_softmax.h"
 #include "base/threads.h"
 #include "eval/eval.h"
 

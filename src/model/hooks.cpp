@@ -4,6 +4,7 @@
 #include <stdexcept>
 
 #include "base/closest.h"
+#include "base/split.h"
 #include "sinkref/error.h"
 
 namespace sinkref {
@@ -79,16 +80,6 @@ constexpr HookInfo points[] = {
 };
 // clang-format on
 
-std::vector<std::string> split_globs(const std::string& globs) {
-  std::vector<std::string> parts;
-  for (size_t begin = 0; begin <= globs.size();) {
-    const size_t comma = std::min(globs.find(',', begin), globs.size());
-    parts.push_back(globs.substr(begin, comma - begin));
-    begin = comma + 1;
-  }
-  return parts;
-}
-
 }  // namespace
 
 const HookInfo& hook_info(HookPoint point) { return points[static_cast<size_t>(point)]; }
@@ -163,8 +154,8 @@ bool glob_matches(std::string_view glob, std::string_view name) {
 
 std::vector<Hook> select_hooks(const std::string& globs, size_t layers, const std::string& where) {
   const std::vector<Hook> hooks = all_hooks(layers);
-  const std::vector<std::string> wanted = split_globs(globs);
-  for (const std::string& glob : wanted) {
+  const std::vector<std::string_view> wanted = split(globs, ',');
+  for (const std::string_view glob : wanted) {
     const auto match = [&](Hook h) { return glob_matches(glob, hook_name(h)); };
     if (std::any_of(hooks.begin(), hooks.end(), match)) continue;
     // In all layers or in one: "resid_post" means blocks.*.hook_resid_post.
@@ -172,16 +163,34 @@ std::vector<Hook> select_hooks(const std::string& globs, size_t layers, const st
     for (const HookInfo& info : points)
       names.push_back((info.place == in_block ? "blocks.*." : "") + std::string(info.name));
     for (Hook h : hooks) names.push_back(hook_name(h));
-    throw InputError(where + ": no hook matches " + quoted(glob) + "; the closest is " +
+    throw InputError(where + ": no hook matches " + quoted(std::string(glob)) + "; the closest is " +
                      quoted(closest_name(glob, names)) + " (layers 0 to " +
                      std::to_string(layers - 1) + ")");
   }
   std::vector<Hook> chosen;
   for (Hook h : hooks)
     if (std::any_of(wanted.begin(), wanted.end(),
-                    [&](const std::string& glob) { return glob_matches(glob, hook_name(h)); }))
+                    [&](std::string_view glob) { return glob_matches(glob, hook_name(h)); }))
       chosen.push_back(h);
   return chosen;
+}
+
+HookPoint block_point(const std::string& name, const std::string& where) {
+  std::vector<std::string> names;
+  std::vector<HookPoint> meant;
+  for (const HookInfo& info : points) {
+    if (info.place != in_block) continue;
+    const std::string_view whole = info.name, last = whole.substr(whole.rfind('.') + 1);
+    if (name == whole) return info.point;
+    if (name == last || "hook_" + name == last) meant.push_back(info.point);
+    names.emplace_back(whole);
+  }
+  if (meant.size() == 1) return meant[0];
+  if (meant.size() > 1)
+    throw InputError(where + ": " + quoted(name) + " may be " + quoted(hook_info(meant[0]).name) + " or " +
+                     quoted(hook_info(meant[1]).name) + "; give one of them");
+  throw InputError(where + ": no hook of a block is called " + quoted(name) + "; the closest is " +
+                   quoted(closest_name(name, names)) + ", without its layer");
 }
 
 template <class T>

@@ -8,6 +8,7 @@
 
 #include "base/json_file.h"
 #include "base/sha256.h"
+#include "base/split.h"
 #include "model/pin.h"
 #include "sinkref/error.h"
 #include "sinkref/interventions.h"
@@ -19,16 +20,6 @@ namespace {
 
 using Action = HookIntervention::Action;
 
-std::vector<std::string> split(const std::string& text, char separator) {
-  std::vector<std::string> parts;
-  for (size_t begin = 0; begin <= text.size();) {
-    const size_t end = std::min(text.find(separator, begin), text.size());
-    parts.push_back(text.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return parts;
-}
-
 size_t product_of(const std::vector<size_t>& shape, size_t from = 0) {
   size_t n = 1;
   for (size_t i = from; i < shape.size(); ++i) n *= shape[i];
@@ -38,8 +29,8 @@ size_t product_of(const std::vector<size_t>& shape, size_t from = 0) {
 /// Reads one intervention of the text.
 class Parser {
  public:
-  Parser(const std::string& text, const std::string& option, const ModelConfig& config, const GivenReader& read)
-      : text_(text), option_(option), config_(config), read_(read) {}
+  Parser(std::string text, const std::string& option, const ModelConfig& config, const GivenReader& read)
+      : text_(std::move(text)), option_(option), config_(config), read_(read) {}
 
   std::vector<HookIntervention> parse() {
     const size_t equals = text_.find('=');
@@ -73,20 +64,20 @@ class Parser {
   }
 
   template <class N>
-  N number(const std::string& text, const char* expected) const {
+  N number(std::string_view text, const char* expected) const {
     N value = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
     if (error != std::errc() || end != text.data() + text.size() || text.empty())
-      fail(quoted(text) + " stands there", expected);
+      fail(quoted(std::string(text)) + " stands there", expected);
     return value;
   }
 
   void read_positions(const std::string& text, HookIntervention& one) const {
     constexpr const char* expected = "positions as 0,5,-1 or 1: or -3:";
-    for (const std::string& part : split(text, ',')) {
+    for (const std::string_view part : split(text, ',')) {
       PositionSlice slice;
       const size_t colon = part.find(':');
-      slice.one = colon == std::string::npos;
+      slice.one = colon == std::string_view::npos;
       if (slice.one || colon > 0) slice.begin = number<long>(part.substr(0, colon), expected);
       if (!slice.one && colon + 1 < part.size()) slice.end = number<long>(part.substr(colon + 1), expected);
       one.positions.push_back(slice);
@@ -110,10 +101,10 @@ class Parser {
     }
     const size_t limit = shape(one)[0];
     const std::string what = has_heads(one) ? "head" : "element";
-    for (const std::string& part : split(text, ',')) {
+    for (const std::string_view part : split(text, ',')) {
       one.parts.push_back(number<size_t>(part, "numbers as 3,77, or along:FILE"));
       if (one.parts.back() >= limit)
-        fail("there is no " + what + " " + part, "0 to " + std::to_string(limit - 1));
+        fail("there is no " + what + " " + std::string(part), "0 to " + std::to_string(limit - 1));
     }
     one.text += "#" + text;
   }
@@ -213,7 +204,7 @@ class Parser {
     return "sha256-" + hash.finish().substr(0, 16);
   }
 
-  const std::string& text_;
+  const std::string text_;
   const std::string& option_;
   const ModelConfig& config_;
   const GivenReader& read_;
@@ -365,8 +356,8 @@ GivenValues read_given(const std::string& file, const std::string& hook) {
 std::vector<HookIntervention> parse_interventions(const std::string& text, const std::string& option,
                                               const ModelConfig& config, const GivenReader& read) {
   std::vector<HookIntervention> all;
-  for (const std::string& part : split(text, ';'))
-    for (HookIntervention& one : Parser(part, option, config, read).parse()) all.push_back(std::move(one));
+  for (const std::string_view part : split(text, ';'))
+    for (HookIntervention& one : Parser(std::string(part), option, config, read).parse()) all.push_back(std::move(one));
   for (size_t i = 0; i < all.size(); ++i)
     for (size_t j = 0; j < i; ++j)
       if (all[i].hook == all[j].hook && all[i].action == Action::pin && all[j].action == Action::pin &&

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <stdexcept>
 
+#include "base/split.h"
 #include "model/pin.h"
 #include "sinkref/error.h"
 
@@ -21,16 +22,6 @@ size_t number(std::string_view text, const std::string& whole, const std::string
     throw InputError(option + " " + quoted(whole) + ": there is no " + what + " " +
                      std::to_string(value) + "; expected 0 to " + std::to_string(limit - 1));
   return value;
-}
-
-std::vector<std::string_view> split(std::string_view text, char separator) {
-  std::vector<std::string_view> parts;
-  for (size_t begin = 0; begin <= text.size();) {
-    const size_t end = std::min(text.find(separator, begin), text.size());
-    parts.push_back(text.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return parts;
 }
 
 /// The patch by absolute position, so that it does not matter how the prompt comes in: position `at`

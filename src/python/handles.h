@@ -24,6 +24,8 @@ struct Opened {
   const RunOptions options;
   const bool fp64;
   std::string description;
+  /// What threads share is only read from here on.
+  void load_layers() const;
   mutable std::once_flag layers_loaded;
   std::mutex tokenizer_used;
   std::unique_ptr<Tokenizer> tokenizer;  ///< when it is first asked for

@@ -46,7 +46,6 @@ struct sinkref_run {
   const size_t* lengths;
   int prompt;  ///< 0: the tokens are a continuation (decode), which the paper's patch tells apart
   size_t chunk;
-  size_t first_block;  ///< of fresh sequences: earlier ones are skipped, an intervention gives its resid_pre
 
   /// Arrays [b, p, …] or [b, H, p, keys] that are filled; unwritten numbers stay.
   size_t captures;
@@ -131,13 +130,29 @@ struct sinkref_sweep {
   size_t layers, positions;
   const size_t* layer;
   const size_t* position;
-  const char* point;  ///< of layer 0: "blocks.0.hook_resid_pre"
+  size_t point;  ///< the hook of layer 0 that sinkref_block_point() gave
   int by_head;
   const char* observed;
   size_t observed_position;
   sinkref_cells result;
 };
 SINKREF_API int sinkref_run_sweep(const sinkref_model* model, const sinkref_sweep* sweep);
+/// The hook of layer 0 that a name without its layer stands for: "hook_resid_pre", "resid_pre".
+SINKREF_API int sinkref_block_point(const sinkref_model* model, const char* name, const char* where, size_t* index);
+
+/// A metric (include/sinkref/metric.h) of rows [count, width], of doubles for fp64, else of floats.
+SINKREF_API int sinkref_measure(const char* metric, size_t token, size_t other, const void* rows, size_t count,
+                                size_t width, int fp64, double* values);
+
+/// The logit lens (include/sinkref/lens.h): logits [layers, positions, V].
+SINKREF_API int sinkref_lens(const sinkref_model* model, const int32_t* tokens, size_t length, const size_t* position,
+                             size_t positions, void* logits);
+
+/// The split of an attention score (include/sinkref/attribution.h). `about`: labels, score and bound as JSON;
+/// `values`: doubles [query writers, key writers].
+SINKREF_API int sinkref_attribute_score(const sinkref_model* model, const int32_t* tokens, size_t length, size_t layer,
+                                        size_t head, size_t query, size_t key, int by_head, sinkref_buffer** about,
+                                        sinkref_buffer** values);
 
 /// The interventions of a run as one text, each FILE named by the SHA-256 of its numbers.
 SINKREF_API int sinkref_interventions(const sinkref_model* model, const sinkref_run* run, sinkref_buffer** text);

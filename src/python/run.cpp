@@ -11,17 +11,16 @@
 
 namespace sinkref::python {
 
+void Opened::load_layers() const {
+  std::call_once(layers_loaded, [&] {
+    for (size_t layer = 0; layer < model.config().layers; ++layer) model.layer(layer);
+  });
+}
+
 namespace {
 
 Hook hook_of(const char* name, const Model& model) {
   return select_hooks(name, model.config().layers, "hook").at(0);
-}
-
-/// What threads share is only read from here on.
-void load_layers(const Opened& opened) {
-  std::call_once(opened.layers_loaded, [&] {
-    for (size_t layer = 0; layer < opened.model.config().layers; ++layer) opened.model.layer(layer);
-  });
 }
 
 std::vector<HookIntervention> interventions_of(const sinkref_run& run, const ModelConfig& config) {
@@ -159,7 +158,7 @@ template <class T>
 void run_as(const Opened& opened, sinkref_run& run) {
   const Model& model = opened.model;
   const ModelConfig& c = model.config();
-  load_layers(opened);
+  opened.load_layers();
 
   std::vector<std::vector<int>> tokens;
   size_t longest = 0;
@@ -196,13 +195,12 @@ void run_as(const Opened& opened, sinkref_run& run) {
   if (run.log_probs != nullptr) add_log_probs(find_kernels<T>(options.kernel), run.targets, before, run.log_probs, hooks);
 
   Extent extent = extent_of(hooks, c);
-  extent.first_block = run.first_block;
   if (borrowed) extent.end_block = c.layers;  // a state has all keys and values
   if (run.last_logits != nullptr || run.generate > 0) {
     extent.end_block = c.layers;
     extent.logits = LogitRows::last;
   }
-  for (size_t layer = run.first_block; layer + 1 < extent.end_block; ++layer)
+  for (size_t layer = 0; layer + 1 < extent.end_block; ++layer)
     hooks.add({HookPoint::ResidPost, layer}, [](const Activation<T>&) { check_signals(); });
   options.progress = [](size_t, size_t) { check_signals(); };
 
@@ -241,9 +239,9 @@ void run_as(const Opened& opened, sinkref_run& run) {
 
 template <class T>
 void sweep_as(const Opened& opened, const sinkref_sweep& s) {
-  load_layers(opened);
+  opened.load_layers();
   PatchSweep sweep;
-  sweep.point = hook_of(s.point, opened.model).point;
+  sweep.point = all_hooks(1).at(s.point).point;
   sweep.layers.assign(s.layer, s.layer + s.layers);
   sweep.positions.assign(s.position, s.position + s.positions);
   sweep.by_head = s.by_head != 0;

@@ -223,6 +223,77 @@ class TheCommandLine(Case):
                                "--json"], capture_output=True, text=True)
         self.assertEqual(said.stdout, sinkref_program("tokenize", "--model", tiny[2], "--prompt", "a b", "--json"))
 
+    clean = ids[:5] + [44] + ids[6:12] + [90] + ids[13:]
+
+    def sweep(self, *arguments, model=tiny[2]):
+        text = [",".join(map(str, t)) for t in (ids, self.clean)]
+        return json.loads(sinkref_program("patch-sweep", "--model", model, "--corrupted-tokens", text[0], "--clean-tokens",
+                                          text[1], "--json", *arguments))
+
+    def test_every_cell_of_a_sweep_is_a_run_with_intervene(self):
+        for path, hook, by_head, metric in (
+                (tiny[2], "hook_resid_pre", False, sinkref.logit_difference(3, 9)),
+                (tiny[3], "mlp_out", False, sinkref.log_probability(3)), (tiny[0], "z", True, sinkref.probability(3)),
+                (tiny[1], "attn.hook_k", True, sinkref.norm)):
+            options = ["--hook", hook, "--layers", "0,-1", "--positions", "4,5,12,-1", "--metric", metric.name]
+            options += [a for pair in zip(("--answer-token", "--wrong-token"), metric.tokens) for a in pair]
+            model = sinkref.Model(path)
+            last = model.cfg.n_layers - 1
+            observed = f"blocks.{last}.hook_resid_mid" if metric is sinkref.norm else "logits"
+            found = self.sweep(*options, "--observed", observed, *["--by-head"] * by_head, model=path)
+            same = model.patch_sweep(ids, self.clean, metric, hook, layers=[0, -1], positions=[4, 5, 12, -1],
+                                     by_head=by_head, observed=observed)
+            sweep, = found["sweeps"]
+            self.assertEqual((sweep["values"], sweep["hook"]), (same.values.tolist(), same.hook))
+            self.assertEqual((found["clean"]["value"], found["corrupted"]["value"]), (same.clean, same.corrupted))
+            self.assertEqual((found["layers"], found["positions"]), ([0, last], [4, 5, 12, 19]))
+            with tempfile.TemporaryDirectory() as folder:
+                theirs = Path(folder, "clean.safetensors")
+                sinkref_program("trace", "--model", path, "--tokens", ",".join(map(str, self.clean)), "--hooks", "*",
+                                "--out", theirs)
+                changed = 0
+                for l, layer in enumerate(found["layers"]):
+                    for p, position in enumerate(found["positions"]):
+                        for head, value in enumerate(sweep["values"][l][p] if by_head else [sweep["values"][l][p]]):
+                            text = f"blocks.{layer}.{sweep['hook']}@{position}{f'#{head}' if by_head else ''}=from:{theirs}"
+                            run = trace(path, [ids], "--intervene", text, "--positions", "-1", hooks=observed)
+                            row = run[observed].reshape(1, -1)
+                            self.assertEqual(float(metric(row)[0]), value, text)
+                            if metric.name == "logit_difference":
+                                self.assertEqual(float(row[0, 3]) - float(row[0, 9]), value, text)
+                            changed += value != same.corrupted
+                self.assertGreater(changed, 2)
+
+    def test_a_sweep_of_several_hooks_in_a_file(self):
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder, "sweep.json")
+            options = ["--answer-token", 3, "--wrong-token", 9, "--hook", "attn_out,mlp_out", "--out", out]
+            said = self.sweep(*options)
+            self.assertEqual(json.loads(out.read_text()), said)
+            self.assertEqual([s["hook"] for s in said["sweeps"]], ["hook_attn_out", "hook_mlp_out"])
+            self.assertEqual(said["metric"], {"name": "logit_difference", "answer": 3, "wrong": 9, "observed": "logits",
+                                              "position": 19})
+            self.assertEqual([len(s["values"]) for s in said["sweeps"]], [4, 4])
+            self.assertEqual([len(row) for row in said["sweeps"][0]["values"]], [20] * 4)
+
+    def test_lens(self):
+        model = sinkref.Model(tiny[2])
+        tokens = ",".join(map(str, ids))
+        said = json.loads(sinkref_program("lens", "--model", tiny[2], "--tokens", tokens, "--positions", "3,-1", "--top", 4,
+                                          "--layers", "0,2,3", "--answer-token", 17, "--json"))
+        logits = model.lens(ids, [3, -1])
+        cells = iter(said["cells"])
+        for layer in (0, 2, 3):
+            for i, position in enumerate((3, 19)):
+                cell, row = next(cells), logits[layer, i]
+                self.assertEqual((cell["layer"], cell["position"]), (layer, position))
+                order = np.argsort(-row, kind="stable")
+                self.assertEqual([t["token"] for t in cell["top"]], order[:4].tolist())
+                for guess in cell["top"] + [cell["answer"]]:
+                    self.assertEqual(guess["probability"], float(sinkref.probability(guess["token"])(row[None])[0]))
+                self.assertEqual((cell["answer"]["token"], cell["answer"]["rank"]), (17, 1 + int((row > row[17]).sum())))
+        self.assertEqual(list(cells), [])
+
     def test_score(self):
         model = sinkref.Model(tiny[2])
         said = json.loads(sinkref_program("score", "--model", tiny[2], "--tokens", ",".join(map(str, ids)), "--json"))
@@ -352,6 +423,14 @@ class Functions(Case):
         except ZeroDivisionError as error:
             self.assertEqual(str(error), "mine")
             self.assertEqual(traceback.extract_tb(error.__traceback__)[-1].name, "fails")
+
+    def test_whatever_a_function_raises_comes_out(self):
+        for error in (GeneratorExit, StopIteration, KeyboardInterrupt, SystemExit, MemoryError):
+            def fails(array, hook):
+                raise error("mine")
+
+            with self.assertRaisesRegex(error, "mine"):
+                self.model.run_with_hooks(ids, [("blocks.2.attn.hook_z", fails)])
 
     def test_a_function_may_run_a_model(self):
         inner = []
@@ -586,7 +665,8 @@ class Interventions(Case):
             with self.subTest(str(bad)):
                 self.refused(message, run, ids, interventions=bad)
         for call in (lambda: I(5), lambda: I.zero("a@b"), lambda: I.zero(name, parts=[0.5]), lambda: I.pin(name, -1),
-                     lambda: I.zero(name, positions=[]), lambda: I.zero(name, positions=slice(0, 4, 2)),
+                     lambda: I.zero(name, positions=[]), lambda: I.zero(name, positions=1.5),
+                     lambda: I.steer(name, [1.0], "x"), lambda: I.zero(name, positions=slice(0, 4, 2)),
                      lambda: I.zero(name, parts=[1], along=[1.0])):
             self.refused("Intervention", call)
 
@@ -622,7 +702,7 @@ class Sweeps(Case):
                     changed += (cache[observed] != plain[observed]).any()
                     cell += 1
         self.assertEqual(cell, len(rows))
-        self.assertEqual(sweep.baseline, float(plain[observed].reshape(-1)[7]))
+        self.assertEqual(sweep.corrupted, float(plain[observed].reshape(-1)[7]))
         return changed
 
     def test_every_cell_is_a_whole_run(self):
@@ -656,25 +736,57 @@ class Sweeps(Case):
         sweep = model.patch_sweep(ids, self.other, sinkref.logit_difference(3, 9), layers=slice(0, 2))
         self.assertEqual((sweep.values.shape, sweep.layers, len(sweep.pieces)), ((2, 20), (0, 1), 20))
         clean, corrupted = model(self.other)[0, -1].astype(float), model(ids)[0, -1].astype(float)
-        self.assertAlmostEqual(sweep.source, clean[3] - clean[9], 4)
-        self.assertAlmostEqual(sweep.baseline, corrupted[3] - corrupted[9], 4)
-        self.assertEqual(sweep.values[0, 0], sweep.baseline)
+        self.assertEqual((sweep.clean, sweep.corrupted), (clean[3] - clean[9], corrupted[3] - corrupted[9]))
+        self.assertEqual(sweep.values[0, 0], sweep.corrupted)
         ln = model.patch_sweep(ids, self.other, sinkref.log_probability(3), positions=5)
         p = model.patch_sweep(ids, self.other, sinkref.probability(3), positions=5)
         np.testing.assert_allclose(np.exp(ln.values), p.values)
+        self.assertEqual(ln.clean, model.log_probs(self.other + [3])[-1])
         n = model.patch_sweep(ids, self.other, sinkref.norm, observed="blocks.3.hook_resid_post")
         self.assertGreater(n.values.min(), 0)
+        _, cache = model.run_with_cache(self.other, "blocks.3.hook_resid_post", positions=-1, logits=False)
+        self.assertAlmostEqual(n.clean, float(np.linalg.norm(cache["resid_post", 3].astype(float))), 12)
         same = model.patch_sweep(ids, ids, sinkref.norm)
-        self.assertTrue((same.values == same.baseline).all())
+        self.assertTrue((same.values == same.corrupted).all())
+        self.refused("both runs", lambda: same.restored)
+
+    def test_short_names_of_hooks(self):
+        model, metric = sinkref.Model(tiny[2]), sinkref.logit_difference(3, 9)
+        for short, name in (("resid_pre", "hook_resid_pre"), ("z", "attn.hook_z"), ("post", "mlp.hook_post"),
+                            ("hook_pre_linear", "mlp.hook_pre_linear"), ("ln2.hook_scale", "ln2.hook_scale")):
+            found, expected = (model.patch_sweep(ids, self.other, metric, h, positions=5) for h in (short, name))
+            self.assertEqual((found.hook, found.values.tolist()), (name, expected.values.tolist()))
+        self.refused("ln1.hook_scale. or .ln2", model.patch_sweep, ids, ids, metric, "scale")
+
+    def test_a_metric_is_a_function_of_rows(self):
+        rows = np.array([[1, 3, 2], [0, 0, 0]], np.float32)
+        self.assertEqual(sinkref.logit_difference(1, 0)(rows).tolist(), [2, 0])
+        self.assertEqual(sinkref.norm(rows.astype(float)).tolist(), [14 ** 0.5, 0])
+        p = np.exp(rows.astype(float))
+        p /= p.sum(1, keepdims=True)
+        # softmax of fp32 is good to 2e-7 (src/arithmetic/log_softmax.h)
+        np.testing.assert_allclose(sinkref.probability(2)(rows), p[:, 2], rtol=2e-7)
+        np.testing.assert_allclose(sinkref.log_probability(2)(rows), np.log(p[:, 2]), rtol=4e-7)
+        self.assertEqual((repr(sinkref.logit_difference(1, 0)), repr(sinkref.norm)), ("logit_difference(1, 0)", "norm"))
+        for bad in (rows[0], rows.astype(int), rows[:0], "a", None):
+            self.refused("expected float", sinkref.norm, bad)
+        self.refused("no token 3", sinkref.probability(3), rows)
+        for bad in (-1, 1.5, "a", True, None, 2**70):
+            self.refused("expected an id", sinkref.probability, bad)
+        for bad in (("perplexity",), ("probability", 1, 2), ("logit_difference", 1)):
+            self.refused("logit_difference of 2", sinkref.Metric, *bad)
 
     def test_bad_ones(self):
         model, metric = sinkref.Model(tiny[2]), sinkref.logit_difference(1, 2)
         for message, arguments, named in (
                 ("20 and 19 tokens", (ids, ids[1:], metric), {}), ("metric", (ids, ids, 5), {}),
                 ("one number a cell", (ids, ids, lambda r: r), {}), ("closest", (ids, ids, metric, "resid_prr"), {}),
-                ("globs", (ids, ids, metric, "hook_*"), {}), ("neither scores", (ids, ids, metric, "attn.hook_pattern"), {}),
-                ("no heads", (ids, ids, metric), {"by_head": True}), ("no position", (ids, ids, metric), {"layers": 4}),
-                ("no position", (ids, ids, metric), {"positions": [20]}), ("globs", (ids, ids, metric), {"observed": "*"}),
+                ("no hook of a block", (ids, ids, metric, "hook_*"), {}), ("neither scores", (ids, ids, metric, "attn.hook_pattern"), {}),
+                ("no heads", (ids, ids, metric), {"by_head": True}), ("layers: there is no layer 4", (ids, ids, metric), {"layers": 4}),
+                ("layers: found", (ids, ids, metric), {"layers": []}), ("corrupted: found no tokens", ([], ids, metric), {}),
+                ("by_head", (ids, ids, metric), {"by_head": "yes"}), ("expected names", (ids, ids, metric, "z\0"), {}),
+                ("observed_position", (ids, ids, metric), {"observed_position": [1, 2]}),
+                ("no position", (ids, ids, metric), {"positions": [20]}), ("stands for", (ids, ids, metric), {"observed": "*"}),
                 ("neither scores", (ids, ids, metric), {"observed": "blocks.0.attn.hook_pattern"})):
             self.refused(message, model.patch_sweep, *arguments, **named)
 
@@ -716,11 +828,64 @@ class Attributions(Case):
         logits, cache = model.run_with_cache(ids)
         lens = model.lens(ids)
         self.same(lens[-1], logits[0])
+        last = model.cfg.n_layers - 1
+        for layer in range(last):  # the last block's stream replaced
+            I, name = sinkref.Intervention, f"blocks.{last}.hook_resid_post"
+            replaced, _ = model.run_with_cache(ids, (), interventions=I.patch(name, cache["resid_post", layer]))
+            self.same(lens[layer], replaced[0])
         for layer in (0, 2):
             x = cache["resid_post", layer][0].astype(np.float64)
             x = x / np.sqrt((x * x).mean(1, keepdims=True) + model.cfg.eps) * model.ln_final_w
             np.testing.assert_allclose(lens[layer], x @ model.W_U, rtol=1e-4, atol=1e-3)
         self.same(model.lens(ids, [-1, 3]), lens[:, [-1, 3]])
+        self.same(sinkref.Model(tiny[3], kernel="spec").lens(ids, slice(4, 9)), lens[:, 4:9])
+        self.same(sinkref.Model(tiny[3], precision="fp64").lens(ids)[-1], sinkref.Model(tiny[3], precision="fp64")(ids)[0])
+
+    def test_scores_close_within_the_bound(self):
+        for path in tiny + larger:
+            for precision, closest in (("fp32", 5e-4), ("fp64", 1e-9)):
+                model = sinkref.Model(path, precision=precision)
+                group = model.cfg.n_heads // model.cfg.n_key_value_heads
+                few = model.cfg.n_layers > 8
+                layers = (0, 1, 11, model.cfg.n_layers - 1) if few else range(model.cfg.n_layers)
+                for layer in layers:
+                    _, cache = model.run_with_cache(ids, f"blocks.{layer}.attn.*", logits=False)
+                    for head in range(0, model.cfg.n_heads, 4 if few else 1):
+                        for query, key in ((-1, 13), (5, 0), (9, 9)):
+                            q = np.linalg.norm(cache["rot_q", layer][0, query, head].astype(float))
+                            k = np.linalg.norm(cache["rot_k", layer][0, key, head // group].astype(float))
+                            for by in ("layer", "head"):
+                                a = model.attribute_score(ids, layer, head, query, key, by)
+                                where = f"{path.name}, {precision}, {layer}.{head}, {query} {key}, {by}"
+                                self.assertEqual(a.total, float(cache["attn_scores", layer][0, head, query, key]), where)
+                                self.assertLessEqual(abs(a.remainder), a.bound, where)
+                                # The bound is no blank cheque.
+                                self.assertLess(a.bound, (100 if few else 1) * closest * q * k / model.cfg.d_head**0.5, where)
+                                self.assertEqual(a.values.shape, (len(a.query_labels), len(a.key_labels)))
+                                self.assertEqual(len(set(a.query_labels)), len(a.query_labels))
+
+    def test_the_writers_of_a_score(self):
+        """Taken out of the key's stream with the norm's scale held, a writer takes its share of the score along."""
+        model = sinkref.Model(tiny[1], precision="fp64")  # biases, and two heads to a key
+        layer, head, query, key = 2, 3, 11, 4
+        a = model.attribute_score(ids, layer, head, query, key)
+        self.assertEqual(a.query_labels[:3], ("embed", "0.head.0", "0.head.1"))
+        self.assertEqual(a.key_labels[-3:], ("1.attn.bias", "1.mlp", "bias"))
+        _, c = model.run_with_cache(ids)
+        writes = {"embed": c["hook_embed"][0, key], "1.mlp": c["mlp_out", 1][0, key], "0.attn.bias": model.b_O[0],
+                  "1.head.2": c["z", 1][0, key, 2] @ model.W_O[1][2]}
+        name, scores = f"blocks.{layer}.ln1.hook_normalized", f"blocks.{layer}.attn.hook_attn_scores"
+        for label, write in writes.items():
+            def without(array, hook):
+                array[0, key] -= write / c["scale", layer, "ln1"][0, key]
+
+            _, changed = model.run_with_cache(ids, scores, logits=False, fwd_hooks=[(name, without)])
+            share = float(c[scores][0, head, query, key] - changed[scores][0, head, query, key])
+            self.assertAlmostEqual(a.by_key[a.key_labels.index(label)], share, 10, label)
+        by_layer = model.attribute_score(ids, layer, head, query, key, "layer")
+        heads = [i for i, label in enumerate(a.query_labels) if label.startswith("1.head") or label == "1.attn.bias"]
+        self.assertAlmostEqual(float(a.by_query[heads].sum()), by_layer.by_query[by_layer.query_labels.index("1.attn")], 10)
+        self.assertEqual(a.top(1)[0][2], a.values.flat[np.abs(a.values).argmax()])
 
     def test_bad_ones(self):
         model = sinkref.Model(tiny[2])
@@ -729,6 +894,13 @@ class Attributions(Case):
         self.refused("layer", model.attribute_norm, ids, 4)
         self.refused("position", model.attribute_norm, ids, 0, [1])
         self.refused("no position", model.attribute_norm, ids, 0, 20)
+        for message, arguments in (("layer", (4, 0)), ("layer", (0.0, 0)), ("head", (0, 4)), ("query", (0, 0, 20)),
+                                   ("key", (0, 0, 1, -21)), ("does not see", (0, 0, 1, 2)), ("by", (0, 0, 1, 0, "neuron"))):
+            self.refused(message, model.attribute_score, ids, *arguments)
+        self.refused("no tokens", model.attribute_score, [], 0, 0)
+        for bad in ([], [512], [[1], [2]]):
+            self.refused("no tokens|vocabulary|sequences", model.lens, bad)
+        self.refused("no position", model.lens, ids, 20)
 
 
 class WeightsAreTheModel(Case):
@@ -770,7 +942,7 @@ class BadInput(Case):
                 (np.zeros((1, 2, 3), int), r"\[2, 3\]|\[1, 2, 3\]"), (None, "expected whole numbers"),
                 ({1: 2}, "expected whole numbers"), ([1, [2]], "expected whole numbers"), (b"text", "expected"),
                 ([1, "a"], "expected"), ([1] * 513, "at most"), ("", "empty"), ("\ud800", "UTF-8"), (7, r"shape \[\]"),
-                ([2**70], "expected whole"), (["a", 1], "expected"), (np.array(["a"]), "expected")):
+                ([2**70], "expected whole"), (np.ma.array([1, 2], mask=[0, 1]), "masked"), (["a", 1], "expected"), (np.array(["a"]), "expected")):
             with self.subTest(repr(bad)[:40]):
                 if isinstance(bad, str) and not bad and self.model.to_tokens("").size:
                     continue  # a BOS
@@ -790,7 +962,10 @@ class BadInput(Case):
         self.refused("closest is .*hook_resid_post", run, ids, ["hook_embed", "resid_post"])
         self.refused("fwd_hooks.*closest is .*attn.hook_pattern", self.model.run_with_hooks, ids,
                      [("blocks.0.attn.hook_patern", print)])
-        self.refused("names", run, ids, [1])
+        for bad in ([1], 5, b"hook_embed"):
+            self.refused("names", run, ids, bad)
+        self.refused("no hook matches", run, ids, "a" * 10**6)  # at once
+        self.refused("logits", run, ids, logits=np.array([1, 2]))
         self.refused("names", run, ids, "blocks.99.hook_q\0")
         self.refused("nothing is asked for", run, ids, [], logits=False)
         self.refused("logits", run, ids, logits="all")
@@ -805,7 +980,8 @@ class BadInput(Case):
     def test_positions(self):
         for bad, message in ((20, "no position 20"), ([-21], "no position -21"), ([], "at least one"),
                              ([1, 1], "twice"), ([0, -20], "twice"), ([0.5], "float64"), ("1", "found '1'"),
-                             (True, "found True"), (slice(5, 5), "slice"), ([[1]], "shape")):
+                             (True, "found True"), (slice(5, 5), "slice"), ([[1]], "shape"), (slice(0.5, 3), "found slice"),
+                             ([[0], [1, 2]], "found"), (np.array([2**63], np.uint64), str(2**63))):
             self.refused(message, self.model.run_with_cache, ids, positions=bad)
 
     def test_what_functions_give(self):
@@ -850,6 +1026,11 @@ class BadInput(Case):
         self.refused("vocabulary", self.model.log_probs, [1, 512])
         self.refused("vocabulary", self.model.to_string, [1, 99999])
         self.refused("str", self.model.to_tokens, [5])
+        for bad in (None, 5, []):
+            self.refused("expected a text", self.model.to_tokens, bad)
+        self.refused("each", self.model.generate, ids, 2, each=5)
+        self.refused("kernel", sinkref.Model, tiny[0], kernel="auto\0x")
+        self.refused("tensor", self.model.weight, ["a"])
         self.refused("prepend_bos", self.model.to_tokens, "a", prepend_bos="yes")
         self.refused("as many", self.model.to_tokens, ["a", "a b c d e f"])
 

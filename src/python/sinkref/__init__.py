@@ -9,7 +9,7 @@ Names and shapes are TransformerLens's, batch first, with unfolded weights. Ever
 program's trace, whatever the machine, the threads or how a prompt is split.
 """
 
-from ._attribution import Attribution
+from ._attribution import Attribution, ScoreAttribution
 from ._cache import ActivationCache
 from ._errors import InputError, InternalError
 from ._hooks import HookPoint
@@ -18,7 +18,7 @@ from ._library import arithmetic_version, set_threads, threads, version
 from ._model import Config, Model
 from ._program import Results
 from ._state import State
-from ._sweep import Sweep, log_probability, logit_difference, norm, probability
+from ._sweep import Metric, Sweep, log_probability, logit_difference, norm, probability
 
 __version__ = version()
 __all__ = [
@@ -29,8 +29,10 @@ __all__ = [
     "InputError",
     "InternalError",
     "Intervention",
+    "Metric",
     "Model",
     "Results",
+    "ScoreAttribution",
     "State",
     "Sweep",
     "arithmetic_version",

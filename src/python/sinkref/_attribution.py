@@ -1,7 +1,8 @@
-"""Which part of the model writes a logit or a norm: direct attribution, and the logit lens."""
+"""Which part of the model writes a logit, a norm or an attention score, and the logit lens."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any, List, Tuple, TYPE_CHECKING
 
@@ -9,8 +10,9 @@ import numpy as np
 
 from ._cache import ActivationCache
 from ._errors import InputError
-from ._interventions import Intervention, Interventions
-from ._run import Positions, kept_positions, one_sequence, run
+from ._interventions import Interventions
+from ._library import check, lib, two_of
+from ._run import Positions, kept_positions, one_prompt
 
 if TYPE_CHECKING:
     from ._model import Model
@@ -119,8 +121,8 @@ def _cache(model: "Model", tokens: Any, by: str, layers: int, position: int, mor
            interventions: Interventions) -> ActivationCache:
     if by not in ("layer", "head", "neuron"):
         raise InputError(f'by: found {by!r}, expected "layer", "head" or "neuron"')
-    ids = one_sequence(model, tokens, "tokens")
-    if not isinstance(position, (int, np.integer)):
+    ids = one_prompt(model, tokens, "tokens")
+    if isinstance(position, bool) or not isinstance(position, (int, np.integer)):
         raise InputError(f"position: found {position!r}, expected one")
     ends = ["hook_attn_out", "hook_mlp_out", "hook_resid_mid", "hook_resid_post"]
     ends += ["attn.hook_z"] if by != "layer" else []
@@ -161,16 +163,67 @@ def attribute_norm(model: "Model", tokens: Any, layer: int, position: int = -1, 
 
 
 def lens(model: "Model", tokens: Any, positions: Positions = None) -> np.ndarray:
-    """The last block is left out by giving it another layer's stream, so the bits are the engine's."""
-    ids = one_sequence(model, tokens, "tokens")
-    last = model.cfg.n_layers - 1
-    kept = kept_positions(positions, len(ids))
-    _, cache = model.run_with_cache(ids, ["blocks.*.hook_resid_post", f"blocks.{last}.hook_resid_pre"], logits=False)
-    head = len(model._hooks) - 1
-    before = Intervention.patch(f"blocks.{last}.hook_resid_pre", cache)
-    rows = []
-    for layer in range(last + 1):
-        after = Intervention.patch(f"blocks.{last}.hook_resid_post", cache["resid_post", layer])
-        result = run(model, [ids], captures=[head], positions=kept, interventions=[before, after], first_block=last)
-        rows.append(result.cache["logits"][0])
-    return np.stack(rows)
+    ids = one_prompt(model, tokens, "tokens")
+    kept = kept_positions(slice(None) if positions is None else positions, len(ids))
+    assert kept is not None
+    logits = np.empty((model.cfg.n_layers, len(kept), model.cfg.d_vocab), model._dtype)
+    check(lib.sinkref_lens(model._handle.value, ids.ctypes.data, len(ids), kept.ctypes.data, len(kept),
+                           logits.ctypes.data))
+    return logits
+
+
+@dataclass(frozen=True)
+class ScoreAttribution:
+    """What each pair of writers adds to an attention score, in float64.
+
+    values        [query writer, key writer]
+    query_labels, key_labels   "embed", "0.head.3" or "0.attn", "0.mlp", "0.attn.bias" (of W_O), "bias" (of W_Q or W_K)
+    total         the score as the engine computed it: q·k / sqrt(d_head)
+    bound         the engine's rounding can make no more than this of total - sum(values)
+    """
+
+    values: np.ndarray
+    query_labels: Tuple[str, ...]
+    key_labels: Tuple[str, ...]
+    total: float
+    bound: float
+
+    @property
+    def remainder(self) -> float:
+        """What rounding has made of the sum."""
+        return self.total - float(self.values.sum())
+
+    @property
+    def by_query(self) -> np.ndarray:
+        """[query writer]: what each adds against the whole key."""
+        return self.values.sum(1)
+
+    @property
+    def by_key(self) -> np.ndarray:
+        """[key writer]: what each adds against the whole query."""
+        return self.values.sum(0)
+
+    def top(self, count: int = 10) -> List[Tuple[str, str, float]]:
+        """The pairs that add or take most."""
+        order = np.argsort(-np.abs(self.values), axis=None, kind="stable")[:count]
+        rows, columns = np.unravel_index(order, self.values.shape)
+        return [(self.query_labels[i], self.key_labels[j], float(self.values[i, j])) for i, j in zip(rows, columns)]
+
+
+def attribute_score(model: "Model", tokens: Any, layer: int, head: int, query: int = -1, key: int = 0, by: str = "head"
+                    ) -> ScoreAttribution:
+    if by not in ("layer", "head"):
+        raise InputError(f'by: found {by!r}, expected "layer" or "head"')
+    ids = one_prompt(model, tokens, "tokens")
+    numbers = []
+    for name, number, limit in (("layer", layer, model.cfg.n_layers), ("head", head, model.cfg.n_heads),
+                                ("query", query, len(ids)), ("key", key, len(ids))):
+        if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or not -limit <= number < limit:
+            raise InputError(f"{name}: found {number!r}, expected {-limit} to {limit - 1}")
+        numbers.append(int(number) % limit)
+    about, values = two_of(lib.sinkref_attribute_score, model._handle.value, ids.ctypes.data, len(ids), *numbers,
+                           by == "head")
+    found = json.loads(about)
+    queries, keys = tuple(found["query_labels"]), tuple(found["key_labels"])
+    return ScoreAttribution(np.frombuffer(values, np.float64).reshape(len(queries), len(keys)).copy(), queries, keys,
+                            found["score"], found["bound"])

@@ -82,6 +82,8 @@ class Intervention:
     def steer(cls, hook: str, vector: Values, factor: float = 1.0, positions: Where = None, parts: Parts = None
               ) -> "Intervention":
         """Adds factor · vector, as fp32 (fp64 for precision="fp64")."""
+        if isinstance(factor, bool) or not isinstance(factor, (int, float, np.integer, np.floating)):
+            raise InputError(f"Intervention.steer: found factor {factor!r}, expected a number")
         return cls._made(hook, positions, parts, None, f"add:{float(factor)!r}*", vector)
 
     @classmethod
@@ -121,7 +123,8 @@ Interventions = Union[str, Intervention, Sequence[Union[str, Intervention]]]
 def _positions(positions: Where) -> str:
     if isinstance(positions, str):
         return positions
-    items = [positions] if isinstance(positions, (int, np.integer, slice)) else list(positions)  # type: ignore
+    alone = isinstance(positions, (int, np.integer, slice)) or not hasattr(positions, "__iter__")
+    items = [positions] if alone else list(positions)  # type: ignore
     texts = []
     for item in items:
         if isinstance(item, slice) and item.step is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes as c
 import os
 from pathlib import Path
+from typing import Tuple
 
 from ._errors import InputError, InternalError
 
@@ -35,7 +36,6 @@ class Run(c.Structure):
         ("lengths", c.c_void_p),
         ("prompt", c.c_int),
         ("chunk", c.c_size_t),
-        ("first_block", c.c_size_t),
         ("captures", c.c_size_t),
         ("capture_names", c.POINTER(c.c_char_p)),
         ("capture_values", c.POINTER(c.c_void_p)),
@@ -70,7 +70,7 @@ class Sweep(c.Structure):
         ("positions", c.c_size_t),
         ("layer", c.c_void_p),
         ("position", c.c_void_p),
-        ("point", c.c_char_p),
+        ("point", c.c_size_t),
         ("by_head", c.c_int),
         ("observed", c.c_char_p),
         ("observed_position", c.c_size_t),
@@ -114,6 +114,11 @@ _declare("sinkref_state_close", None, c.c_void_p)
 _declare("sinkref_state_length", c.c_size_t, c.c_void_p)
 _declare("sinkref_run_model", c.c_int, c.c_void_p, c.POINTER(Run))
 _declare("sinkref_run_sweep", c.c_int, c.c_void_p, c.POINTER(Sweep))
+_declare("sinkref_block_point", c.c_int, c.c_void_p, c.c_char_p, c.c_char_p, c.POINTER(c.c_size_t))
+_declare("sinkref_measure", c.c_int, c.c_char_p, c.c_size_t, c.c_size_t, c.c_void_p, c.c_size_t, c.c_size_t, c.c_int,
+         c.c_void_p)
+_declare("sinkref_lens", c.c_int, c.c_void_p, c.c_void_p, c.c_size_t, c.c_void_p, c.c_size_t, c.c_void_p)
+_declare("sinkref_attribute_score", c.c_int, c.c_void_p, c.c_void_p, *5 * [c.c_size_t], c.c_int, _pointer, _pointer)
 _declare("sinkref_interventions", c.c_int, c.c_void_p, c.POINTER(Run), _pointer)
 _declare("sinkref_read", None, c.POINTER(Activation), c.c_int, c.c_void_p)
 _declare("sinkref_write", c.c_int, c.POINTER(Activation), c.c_int, c.c_int, c.c_void_p)
@@ -162,13 +167,25 @@ def made(function: object, *arguments: object) -> int:
     return handle.value
 
 
-def bytes_of(function: object, *arguments: object) -> bytes:
-    """The bytes of a buffer that a function gives."""
-    buffer = made(function, *arguments)
+def _taken(buffer: int) -> bytes:
+    """A buffer's bytes; it is freed."""
     try:
         return c.string_at(lib.sinkref_buffer_data(buffer), lib.sinkref_buffer_bytes(buffer))
     finally:
         lib.sinkref_buffer_free(buffer)
+
+
+def bytes_of(function: object, *arguments: object) -> bytes:
+    """The bytes of the buffer that a function gives through its last argument."""
+    return _taken(made(function, *arguments))
+
+
+def two_of(function: object, *arguments: object) -> Tuple[bytes, bytes]:
+    """The bytes of the two buffers that a function gives through its last arguments."""
+    first = c.c_void_p()
+    second = made(function, *arguments, c.byref(first))
+    assert first.value is not None
+    return _taken(first.value), _taken(second)
 
 
 def version() -> str:

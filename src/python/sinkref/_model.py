@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from ._attribution import Attribution, attribute_logit, attribute_norm, lens
+from ._attribution import (Attribution, ScoreAttribution, attribute_logit, attribute_norm, attribute_score, lens)
 from ._cache import ActivationCache
 from ._errors import InputError
 from ._interventions import Interventions, give
@@ -20,7 +20,7 @@ from ._library import Handle, Run, bytes_of, lib, made
 from ._program import Results, command
 from ._run import HookFunction, Names, Positions, chosen, kept_positions, one_sequence, run, token_batch, token_ids
 from ._state import State, with_logits
-from ._sweep import Metric, Sweep, patch_sweep
+from ._sweep import MetricFunction, Sweep, patch_sweep
 from ._weights import Weights
 
 
@@ -72,7 +72,7 @@ class Model(Weights):
             raise InputError(f'precision: found {precision!r}, expected "fp32" or "fp64"')
         if softmax not in ("standard", "one"):
             raise InputError(f'softmax: found {softmax!r}, expected "standard" or "one"')
-        if not isinstance(kernel, str):
+        if not isinstance(kernel, str) or "\0" in kernel:
             raise InputError(f"kernel: found {kernel!r}, expected a name")
         if path is not None and not isinstance(path, (str, os.PathLike)):
             raise InputError(f"Model: found {path!r}, expected the path of a Hugging Face folder or a .gguf file")
@@ -114,6 +114,8 @@ class Model(Weights):
         """
         if prepend_bos not in (None, True, False):
             raise InputError(f"prepend_bos: found {prepend_bos!r}, expected None, True or False")
+        if not isinstance(text, (str, list, tuple, np.ndarray)) or len(text) == 0 and not isinstance(text, str):
+            raise InputError(f"to_tokens: found {text!r}, expected a text or a list of them")
         texts = [text] if isinstance(text, str) else list(text)
         ids = [self._encode(t, prepend_bos) for t in texts]
         if len({len(i) for i in ids}) > 1:
@@ -216,16 +218,16 @@ class Model(Weights):
         """exp of minus the mean of log_probs."""
         return float(np.exp(-self.log_probs(tokens, interventions).mean()))
 
-    def patch_sweep(self, tokens: Any, source: Any, metric: Metric, hook: str = "hook_resid_pre", *,
+    def patch_sweep(self, corrupted: Any, clean: Any, metric: MetricFunction, hook: str = "hook_resid_pre", *,
                     layers: Positions = None, positions: Positions = None, by_head: bool = False,
                     observed: str = "logits", observed_position: int = -1) -> Sweep:
-        """Activation patching: for each layer and position, `tokens` is run with one activation of a run of
-        `source` in the place of its own, and the metric is taken.
+        """Activation patching: for each layer and position, `corrupted` is run with one activation of a run of `clean`
+        in the place of its own, and the metric is taken. `sinkref patch-sweep` does the same.
 
-        tokens, source      two prompts of as many tokens: corrupted and clean, say
+        corrupted, clean    two prompts of as many tokens
         metric              a function of rows [cells, d_vocab] that gives one number a cell: logit_difference(a, b),
                             log_probability(t), probability(t), norm, or your own
-        hook                what is patched, without its layer: "hook_resid_pre", "hook_mlp_out", "attn.hook_z", ...
+        hook                what is patched, without its layer: "hook_resid_pre" or "resid_pre", "mlp_out", "z", ...
         layers, positions   all, or chosen as in run_with_cache
         by_head             each head by itself
         observed            the hook whose row at observed_position the metric is given: "logits", or
@@ -233,7 +235,7 @@ class Model(Weights):
 
         A cell computes only what its patch can have changed, and has the bits of a whole run.
         """
-        return patch_sweep(self, tokens, source, metric, hook, layers=layers, positions=positions, by_head=by_head,
+        return patch_sweep(self, corrupted, clean, metric, hook, layers=layers, positions=positions, by_head=by_head,
                            observed=observed, observed_position=observed_position)
 
     def attribute_logit(self, tokens: Any, token: int, position: int = -1, by: str = "head",
@@ -250,6 +252,16 @@ class Model(Weights):
         """What each part adds to the norm of the residual stream after a layer: its projection on the stream's
         direction. As attribute_logit."""
         return attribute_norm(self, tokens, layer, position, by, interventions)
+
+    def attribute_score(self, tokens: Any, layer: int, head: int, query: int = -1, key: int = 0, by: str = "head"
+                        ) -> ScoreAttribution:
+        """QK attribution: what each pair of writers of the residual stream, one at the query's position and one at the
+        key's, adds to an attention score, with ln1's scales as they are and RoPE applied.
+
+        by  "layer": embedding, attention and MLP of each layer; "head": each head and MLP. The values sum to the
+            score (hook_attn_scores) but for the engine's rounding, which has a derived bound.
+        """
+        return attribute_score(self, tokens, layer, head, query, key, by)
 
     def lens(self, tokens: Any, positions: Positions = None) -> np.ndarray:
         """The logit lens: the logits [layer, p, d_vocab] that the final norm and W_U make of the residual stream after

@@ -29,6 +29,8 @@ def token_ids(tokens: Any) -> np.ndarray:
         array = np.asarray(tokens)
     except Exception as error:  # a ragged list, an object that will not be an array
         raise InputError(f"tokens: expected whole numbers, found {type(tokens).__name__}: {error}") from None
+    if isinstance(tokens, np.ma.MaskedArray):
+        raise InputError("tokens: found a masked array, expected whole numbers; give what is not masked")
     if array.size == 0 and array.ndim <= 2:
         return np.zeros(0, np.int32)
     if array.ndim != 1 or array.dtype.kind not in "iu":
@@ -61,25 +63,36 @@ def one_sequence(model: "Model", tokens: Any, what: str) -> np.ndarray:
     return batch[0]
 
 
-def kept_positions(positions: Positions, length: int) -> Optional[np.ndarray]:
+def one_prompt(model: "Model", tokens: Any, what: str) -> np.ndarray:
+    """One sequence that is not empty."""
+    ids = one_sequence(model, tokens, what)
+    if not len(ids):
+        raise InputError(f"{what}: found no tokens, expected at least one")
+    return ids
+
+
+def kept_positions(positions: Positions, length: int, what: str = "positions") -> Optional[np.ndarray]:
     """Positions from 0 on, in the order given; None: all."""
     if positions is None:
         return None
-    if isinstance(positions, slice):
-        positions = range(length)[positions]
     if isinstance(positions, (bool, np.bool_, str)):
-        raise InputError(f"positions: found {positions!r}, expected whole numbers or a slice")
-    array = np.asarray([positions] if np.ndim(positions) == 0 else positions)
+        raise InputError(f"{what}: found {positions!r}, expected whole numbers or a slice")
+    try:
+        if isinstance(positions, slice):
+            positions = range(length)[positions]
+        array = np.asarray([positions] if np.ndim(positions) == 0 else positions)
+    except (TypeError, ValueError):  # a slice of fractions, a ragged list
+        raise InputError(f"{what}: found {positions!r}, expected whole numbers or a slice") from None
     if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise InputError(f"positions: found {array.dtype} of shape {list(array.shape)}, expected at least one whole "
+        raise InputError(f"{what}: found {array.dtype} of shape {list(array.shape)}, expected at least one whole "
                          "number, or a slice that holds one")
+    bad = [p for p in array.tolist() if not -length <= p < length]
+    if bad:
+        raise InputError(f"{what}: there is no {what.rstrip('s')} {bad[0]}, expected {-length} to {length - 1}")
     all_ = array.astype(np.int64)
-    bad = all_[(all_ < -length) | (all_ >= length)]
-    if bad.size:
-        raise InputError(f"positions: there is no position {bad[0]}, expected {-length} to {length - 1}")
     all_ = np.where(all_ < 0, all_ + length, all_)
     if np.unique(all_).size != all_.size:
-        raise InputError("positions: one comes twice, expected each once")
+        raise InputError(f"{what}: one comes twice, expected each once")
     return np.ascontiguousarray(all_, np.uintp)
 
 
@@ -89,6 +102,8 @@ def chosen(model: "Model", names: Names, where: str) -> List[int]:
         return list(range(len(model._hooks)))
     if callable(names):
         return [i for i, hook in enumerate(model._hooks) if names(hook.name)]
+    if isinstance(names, bytes) or not hasattr(names, "__iter__"):
+        raise InputError(f"{where}: found {names!r}, expected names of hooks")
     globs = [names] if isinstance(names, str) else list(names)
     if any(not isinstance(g, str) for g in globs):
         raise InputError(f"{where}: found {globs!r}, expected names of hooks")
@@ -106,12 +121,15 @@ class Callbacks:
         def answers() -> Generator[int, Any, None]:
             answer = 1
             while True:
+                asked = False
                 try:
-                    call((yield answer))
+                    given = yield answer
+                    asked = True
+                    call(given)
                     answer = 1
-                except GeneratorExit:
-                    return
                 except BaseException as error:  # it is raised again when the engine has come back
+                    if isinstance(error, GeneratorExit) and not asked:
+                        return  # the generator is closed
                     self.error, answer = error, 0
 
         generator = answers()
@@ -185,7 +203,7 @@ def run(model: "Model", batch: List[np.ndarray], *, state: Optional[int] = None,
         captures: Sequence[int] = (), positions: Optional[np.ndarray] = None,
         fwd_hooks: Sequence[Tuple[Names, HookFunction]] = (), interventions: Interventions = (),
         last_logits: bool = False, generate: int = 0,
-        prompt: bool = True, first_block: int = 0, targets: Optional[np.ndarray] = None,
+        prompt: bool = True, targets: Optional[np.ndarray] = None,
         each: Optional[Callable[[int], Any]] = None) -> Result:
     """Runs sequences, or a state's continuation, and fills the arrays asked for."""
     functions, callbacks = _Functions(model, fwd_hooks), Callbacks()
@@ -204,7 +222,7 @@ def run(model: "Model", batch: List[np.ndarray], *, state: Optional[int] = None,
     lengths = np.array([len(t) for t in batch], np.uintp)
 
     r = Run(state=state, sequences=len(batch), tokens=tokens.ctypes.data, lengths=lengths.ctypes.data,
-            prompt=prompt, first_block=first_block, chunk=longest if functions.entries else CHUNK)
+            prompt=prompt, chunk=longest if functions.entries else CHUNK)
     r.captures = len(result.cache)
     r.capture_names = (c.c_char_p * max(r.captures, 1))(*(name.encode() for name in result.cache))
     r.capture_values = (c.c_void_p * max(r.captures, 1))(*(a.ctypes.data for a in result.cache.values()))
@@ -223,6 +241,8 @@ def run(model: "Model", batch: List[np.ndarray], *, state: Optional[int] = None,
     if generate:
         r.generate, r.generated = generate, generated.ctypes.data
         if each is not None:
+            if not callable(each):
+                raise InputError(f"each: found {each!r}, expected a function of a token")
             r.each = Token(callbacks.of(each))
     if targets is not None:
         result.log_probs = np.empty(longest, np.float64)

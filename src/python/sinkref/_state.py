@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 def with_logits(model: "Model", captures: Sequence[int], logits: Union[bool, str]) -> Tuple[Sequence[int], bool]:
     """The captures that `logits` needs, and whether it asks for the last position's alone."""
-    if logits not in (True, False, "last"):
+    if not (isinstance(logits, (bool, np.bool_)) or isinstance(logits, str) and logits == "last"):
         raise InputError(f'logits: found {logits!r}, expected True, "last" or False')
     head = len(model._hooks) - 1
-    if logits is True and head not in captures:
+    if isinstance(logits, (bool, np.bool_)) and logits and head not in captures:
         captures = [*captures, head]
     return captures, logits == "last"
 

@@ -43,7 +43,7 @@ class Weights:
 
     def weight(self, name: str) -> np.ndarray:
         """A tensor as the checkpoint has it, under its Hugging Face name: a matrix is [out, in]."""
-        if name not in self.tensors:
+        if not isinstance(name, str) or name not in self.tensors:
             raise InputError(f"weight: there is no tensor {name!r}, expected one of Model.tensors")
         values = np.empty(self.tensors[name], np.float32)
         check(lib.sinkref_weight(self._handle.value, name.encode(), values.ctypes.data))

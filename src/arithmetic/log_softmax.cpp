@@ -1,8 +1,6 @@
-#include <algorithm>
-#include <cmath>
+#include "arithmetic/log_softmax.h"
 
-#include "base/threads.h"
-#include "eval/eval.h"
+#include <cmath>
 
 namespace sinkref {
 
@@ -35,18 +33,6 @@ LogSoftmax log_softmax(const Kernels<T>& kernels, std::span<const T> logits) {
   return result;
 }
 
-template <class T>
-void add_log_probs(const Kernels<T>& kernels, const int* targets, size_t before, double* log_probs, Hooks<T>& hooks) {
-  hooks.add({HookPoint::Logits, 0}, [=, &kernels](const Activation<T>& a) {
-    parallel_for(a.rows.size(), [&](size_t r) {
-      const size_t i = a.rows[r].position - before;
-      log_probs[i] = log_softmax<T>(kernels, {a.row(r), a.width}).at(a.row(r)[targets[i]]);
-    });
-  });
-}
-
-template void add_log_probs<float>(const Kernels<float>&, const int*, size_t, double*, Hooks<float>&);
-template void add_log_probs<double>(const Kernels<double>&, const int*, size_t, double*, Hooks<double>&);
 template LogSoftmax log_softmax<float>(const Kernels<float>&, std::span<const float>);
 template LogSoftmax log_softmax<double>(const Kernels<double>&, std::span<const double>);
 
