@@ -67,12 +67,6 @@ long bits_needed(size_t blocks) {
   return bits_at_the_end + std::lround(bits_per_block * static_cast<double>(blocks));
 }
 
-size_t blocks_needed(const std::vector<Hook>& hooks, size_t layers) {
-  size_t blocks = 0;
-  for (const Hook hook : hooks) blocks = std::max(blocks, blocks_needed(hook, layers));
-  return blocks;
-}
-
 std::vector<Hook> hooks_needed(const CertifyRequest& request, const Claims& claims) {
   std::vector<Hook> hooks = claims.hooks(false);
   hooks.insert(hooks.end(), request.hooks.begin(), request.hooks.end());

@@ -1,9 +1,11 @@
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "certify/certify.h"
 #include "sinkref/config.h"
+#include "sinkref/hooks.h"
 
 namespace sinkref {
 
@@ -16,7 +18,11 @@ inline constexpr long bits_at_the_end = 64;
 long bits_needed(size_t blocks);
 
 /// The blocks that have to be run to see all of the hooks.
-size_t blocks_needed(const std::vector<Hook>& hooks, size_t layers);
+inline size_t blocks_needed(const std::vector<Hook>& hooks, size_t layers) {
+  size_t blocks = 0;
+  for (const Hook hook : hooks) blocks = std::max(blocks, blocks_needed(hook, layers));
+  return blocks;
+}
 /// What has to be seen of the run as asked for, changes included; what claims say of the original one is theirs.
 std::vector<Hook> hooks_needed(const CertifyRequest& request, const Claims& claims);
 
