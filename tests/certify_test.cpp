@@ -14,6 +14,10 @@
 #include "certify/cost.h"
 #include "certify/exact_product.h"
 #include "certify/rounding.h"
+#include "cli/prover.h"
+#include "measure/certified/panel.h"
+#include "measure/panels.h"
+#include "planted_model.h"
 #include "sinkref/error.h"
 #include "verify/golden_file.h"
 
@@ -542,4 +546,96 @@ TEST_CASE("certify: what real angles change in RoPE is little, and is there", "[
     CHECK(std::fabs(a[i] - b[i]) <= 1e-4f * (1 + std::fabs(a[i])));
   }
   CHECK(changed > a.size() / 10);
+}
+
+TEST_CASE("certify: rows and the widest ball are those of the whole tensors", "[certify]") {
+  const Model model = Model::open(outputs + "tiny_mistral");
+  CertifyRequest request;
+  request.tokens = some_tokens(model, 12);
+  request.hooks = {{HookPoint::AttnScores, 1}, {HookPoint::MlpOut, 2}, {HookPoint::Logits, 0}};
+  request.digits = 30;
+  request.rows = {{request.hooks[0], 2, 7}, {request.hooks[1], 0, 11}, {request.hooks[2], 0, 0}};
+  const Certificate certificate = certify(model, request);
+  REQUIRE(certificate.rows.size() == 3);
+  for (size_t i = 0; i < 3; ++i) {
+    const CertifiedRow& row = certificate.rows[i];
+    const CertifiedTensor& tensor = certificate.tensors[i];
+    const Matrix<float>& values = tensor.values[request.rows[i].head];
+    const size_t p = request.rows[i].position;
+    REQUIRE(row.rounded.size() == values.cols);
+    CHECK(row.undecided == 0);
+    for (size_t c = 0; c < values.cols; ++c) {
+      CHECK(row.rounded[c] == values[p][c]);
+      CHECK(static_cast<float>(row.nearest[c]) == values[p][c]);
+      CHECK(row.enclosures[c] == tensor.enclosures[(request.rows[i].head * 12 + p) * values.cols + c]);
+    }
+    REQUIRE(tensor.widest);
+    // Its middle lies in the decimal that is printed of it.
+    Ball middle, printed;
+    REQUIRE(arf_load_str(arb_midref(middle.get()), tensor.widest->centre.c_str()) == 0);
+    REQUIRE(arb_set_str(printed.get(), tensor.enclosures[tensor.widest->at].c_str(), 300) == 0);
+    CHECK(arb_contains(printed.get(), middle.get()));
+  }
+}
+
+TEST_CASE("certify: a run costs what its claims need, twice where they speak of the original", "[certify]") {
+  const Model model = Model::open(outputs + "tiny_llama3");
+  const auto cost = [&](const std::string& claims) {
+    CertifyRequest request;
+    request.tokens = some_tokens(model, 9);
+    request.ablation = {{1, {3}}};
+    request.claims = claims;
+    return certify_cost(model.config(), request).processor_seconds;
+  };
+  const double early = cost("norm(blocks.0.hook_resid_post[0]) > 0"), late = cost("norm(blocks.3.hook_resid_post[0]) > 0");
+  CHECK(early < late);
+  CHECK(late < cost("norm(logits[0]) > 0"));
+  CHECK(cost("norm(blocks.3.hook_resid_post[0]) < norm(original:blocks.3.hook_resid_post[0])") == 2 * late);
+  CHECK(cost("norm(original:blocks.3.hook_resid_post[0]) > 0") == late);
+}
+
+TEST_CASE("certify: norms() has one number for each row", "[certify]") {
+  const Model model = Model::open(outputs + "tiny_llama3");
+  CertifyRequest request;
+  request.tokens = some_tokens(model, 9);
+  request.claims_file = "claims";
+  const auto verdict = [&](const std::string& claim) {
+    request.claims = claim;
+    return std::string(proof_name(certify(model, request).claims.at(0).proof));
+  };
+  CHECK(verdict("norms(hook_embed[2:3]) - norm(hook_embed[2]) <= 0") == "undecided");  // equal, and irrational
+  CHECK(verdict("abs(norms(hook_embed[2:3]) - norm(hook_embed[2])) < 1e-15") == "proved");
+  CHECK(verdict("abs(sum(norms(blocks.1.hook_resid_post[2:5])) - norm(blocks.1.hook_resid_post[2])"
+                " - norm(blocks.1.hook_resid_post[3]) - norm(blocks.1.hook_resid_post[4])) < 1e-15") == "proved");
+  CHECK(verdict("abs(sum(norms(blocks.1.attn.hook_pattern[1,:,:])) - norm(blocks.1.attn.hook_pattern[1,0])) < 1e-15") ==
+        "disproved");
+  CHECK_THROWS_AS(verdict("norms(1) > 0"), InputError);
+  CHECK_THROWS_AS(verdict("norms(logits[0] + logits[1]) > 0"), InputError);
+}
+
+TEST_CASE("certify: what was measured of a planted sink is proved, and what was not is disproved", "[certify]") {
+  const PlantedModel planted({{3, 0.55}, {9, 0.45}});
+  const Model model = planted.open();
+  StimulusChoice choice;
+  choice.ids = {0, 5, 9, 17, 22, 9, 30, 11, 4};
+  choice.repeats = 12;
+  Experiment experiment{model, "model", {}, stimuli_for(model, choice), "fp32", {}, {}};
+  experiment.prover = cli::prover_for(model);
+  Results results = measure(experiment, panels_of({"certified"}));
+  const auto verdicts = [&] {
+    std::map<std::string, std::vector<std::string>> all;
+    for (const CertifiedRun& run : results.get<CertifiedClaims>().runs) {
+      CHECK(run.left_out.empty());
+      for (const ClaimResult& claim : run.claims) all[run.about].push_back(proof_name(claim.proof));
+    }
+    return all;
+  };
+  const auto measured = verdicts();
+  CHECK(measured.at("sink") == std::vector<std::string>{"proved", "proved"});
+  CHECK(measured.at("neurons") == std::vector<std::string>{"proved", "proved"});
+  for (const auto& [about, of_run] : measured)
+    for (const std::string& verdict : of_run) CHECK(verdict == "proved");
+  results.sinks.at(0).neurons = {4};
+  measure_certified(experiment, results);
+  CHECK(verdicts().at("neurons") == std::vector<std::string>{"disproved", "disproved"});
 }

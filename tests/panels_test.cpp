@@ -7,7 +7,11 @@
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <sstream>
 
+#include "certify/certify.h"
+#include "certify/cost.h"
+#include "measure/certified/panel.h"
 #include "planted_model.h"
 
 using namespace sinkref;
@@ -24,6 +28,18 @@ Experiment experiment_of(const Model& model) {
   choice.ids = {0, 5, 9, 17, 22, 9, 30, 11, 4};
   choice.repeats = 12;
   return {model, "model", {}, stimuli_for(model, choice), "fp32", {}, {}};
+}
+
+/// Gives every claim one verdict, at one cost.
+Prover prover_of(Proof verdict, double processor_seconds) {
+  return {[=](const CertifyRequest&) { return CertifyCost{processor_seconds, 1e6}; },
+          [=](const CertifyRequest& request) {
+            Certificate certificate;
+            certificate.bits = 100;
+            std::istringstream lines(request.claims);
+            for (std::string line; std::getline(lines, line);) certificate.claims.push_back({line, verdict, "[1]", "[2]"});
+            return certificate;
+          }};
 }
 
 /// report.json and the page of an experiment.
@@ -96,6 +112,7 @@ TEST_CASE("panels: every row is in report.json and on the page, or says what it 
   const Model with_sink = planted.open();
   Experiment first = experiment_of(with_sink);
   first.paper = "llama-2-7b";
+  first.prover = prover_of(Proof::proved, 1);
   check(first);
   const PlantedModel control({});
   const Model without_sink = control.open();
@@ -155,6 +172,36 @@ TEST_CASE("panels: runs are made for those that read them, and none to no purpos
   CHECK(runs(with_sink, "norms_by_repeats")[0].continuations.empty());
   CHECK(runs(control, "norms_by_repeats").empty());
   CHECK_FALSE(runs(control, "repeat_task")[0].continuations.empty());
+}
+
+TEST_CASE("panels: verdicts on the decisive comparisons are told, and what is out of reach", "[panels]") {
+  const PlantedModel planted(two_neurons);
+  const Model model = planted.open();
+  Experiment experiment = experiment_of(model);
+  const auto told_with = [&](const Prover& prover) {
+    experiment.prover = prover;
+    const Results results = measure(experiment, panels_of({"certified"}));
+    return tell(experiment, results, panels_of({"certified"}));
+  };
+  const auto answer = [](const Told& told) { return told.page.findings.at(0).answer; };
+  const Told proved = told_with(prover_of(Proof::proved, most_proof_seconds));
+  size_t claims = 0;
+  for (const ordered_json& run : proved.j["certified"]) {
+    CHECK(run["left_out"].is_null());
+    claims += run["claims"].size();
+  }
+  CHECK(claims == 4);  // two of the sink and two of its neurons; no run of this length sets it off
+  CHECK(answer(proved).starts_with(std::to_string(claims) + " of " + std::to_string(claims) + " decisive"));
+  const Told disproved = told_with(prover_of(Proof::disproved, 1));
+  CHECK(answer(disproved).starts_with("0 of " + std::to_string(claims)));
+  CHECK(answer(disproved).find(std::to_string(claims) + " disproved") != std::string::npos);
+  const Told far = told_with(prover_of(Proof::proved, 1.1 * most_proof_seconds));
+  CHECK(answer(far).find("left out: " + std::to_string(far.j["certified"].size())) != std::string::npos);
+  for (const ordered_json& run : far.j["certified"]) {
+    CHECK(run["claims"].empty());
+    CHECK(run["left_out"].get<std::string>().find("660 s of processor time") != std::string::npos);
+  }
+  CHECK_FALSE(told_with({}).j.contains("certified"));
 }
 
 TEST_CASE("sinks: the planted layer and neurons are found, and nothing in a control", "[panels]") {

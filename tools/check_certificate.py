@@ -8,6 +8,8 @@ the model, and FLINT's balls from python-flint.
 2. The model is evaluated with balls of --bits more than the certificate had; every fp32 value (or --sample of them,
    drawn with --seed) must be the one nearest to the real number, which must lie between the two boundaries of its
    rounding. Values that the certificate lists as undecided are passed over, and counted.
+3. A radius is a claim about its tensor's widest ball, whose place and centre the certificate names: the real number must lie
+   no further from the centre. A radius below that is refused; one that these balls cannot tell from it is counted.
 Exit: 0 the certificate holds, 1 it does not, 2 it could not be checked.
 """
 
@@ -442,6 +444,8 @@ class Check:
                  columns: np.ndarray | None):
         self.tensors, self.certified, self.chosen, self.columns = tensors, certified, chosen, columns
         self.checked = self.skipped = 0
+        self.radii = self.close_radii = 0
+        self.largest_share = arb(0)  # of a radius that a centre is off
         self.seen: set[str] = set()
 
     def __call__(self, name: str, values: Callable[[], object]) -> None:
@@ -459,9 +463,12 @@ class Check:
             places = ((i // many * width + int(self.columns[i % many]), x) for i, x in enumerate(flat))
         else:
             places = enumerate(flat)
+        widest = self.certified[name].get("widest")
         count = 0
         for place, x in places:
             count += 1
+            if widest and place == widest["at"]:
+                self.radius(name, x, widest["centre"])
             if chosen is not None and place not in chosen:
                 continue
             value = stored[place]
@@ -476,8 +483,25 @@ class Check:
             if not rounds_to(x, value):
                 raise Refused(f"{name}[{place}] is {value!r}, which is not the real number rounded: {x.str(20)}")
             self.checked += 1
+        if widest and not 0 <= widest["at"] < len(stored):
+            raise Refused(f"{name}: the widest ball's place {widest['at']} is not in the tensor")
         if chosen is None and count != len(stored):
             raise Refused(f"{name} holds {len(stored)} values, expected {count}")
+
+
+    def radius(self, name: str, x: arb | None, centre: str) -> None:
+        mantissa, exponent = (int(part, 16) for part in centre.split())
+        if x is None:
+            raise Refused(f"{name}: the widest ball is one that no query sees")
+        off, radius = abs(x - arb((mantissa, exponent))), arb(self.certified[name]["radius"])
+        if off > radius:
+            raise Refused(f"{name}: the radius {self.certified[name]['radius']} is too small: the real number lies "
+                          f"{off.str(5)} from the centre of the widest ball")
+        self.radii += 1
+        if not off <= radius:
+            self.close_radii += 1
+        elif radius > 0:
+            self.largest_share = self.largest_share.max((off / radius).upper())
 
 
 def flatten(values) -> Iterator:
@@ -519,9 +543,8 @@ def check(model: Path, certificate: Path, sample: int, seed: int, more_bits: int
     if weights_sha256(source, depth) != metadata["weights_sha256"]:
         raise Refused("the model's weights are not those of the certificate: their SHA-256 differs")
     for name, entry in certified.items():
-        if len(entry["undecided_at"]) != entry["undecided"] or not float(entry["radius"]) >= 0:
-            if not re.fullmatch(r"\d\.\de-?\d+|0", entry["radius"]):
-                raise Refused(f"{name}: the radius {entry['radius']!r} or the list of undecided values is malformed")
+        if len(entry["undecided_at"]) != entry["undecided"] or not re.fullmatch(r"\d(\.\d+)?e-?\d+|0", entry["radius"]):
+            raise Refused(f"{name}: the radius {entry['radius']!r} or the list of undecided values is malformed")
     tokens = [int(t) for t in tensors.pop("tokens").reshape(-1)]
     if set(tensors) != set(certified):
         raise Refused("the tensors are not those that are certified")
@@ -540,6 +563,12 @@ def check(model: Path, certificate: Path, sample: int, seed: int, more_bits: int
         for name in rest:
             count = min(sizes[name], max(1, math.ceil(1.25 * sample * sizes[name] / total)))
             chosen[name] = set(draw.sample(range(sizes[name]), count))
+        for name, entry in certified.items():  # and what the radii are about
+            if "widest" not in entry:
+                continue
+            chosen[name].add(entry["widest"]["at"])
+            if name == "logits":
+                columns = np.union1d(columns, [entry["widest"]["at"] % width])
     ctx.prec = int(metadata["bits"]) + more_bits
     checker = Check(tensors, certified, chosen, columns)
     Reference(source, metadata, tokens, checker).run(depth, columns)
@@ -547,8 +576,11 @@ def check(model: Path, certificate: Path, sample: int, seed: int, more_bits: int
         raise Refused(f"not tensors of this model: {', '.join(sorted(set(tensors) - checker.seen))}")
     if checker.checked < min(sample, 1):
         raise Unreadable("nothing was checked")
+    unchecked = sum(entry["radius"] != "0" and "widest" not in entry for entry in certified.values())
     return (f"{checker.checked} values are the real numbers rounded correctly, {checker.skipped} undecided ones were passed "
-            f"over; {len(tensors)} tensors, {len(tokens)} tokens")
+            f"over; {checker.radii} radii hold, the farthest centre off by {float(checker.largest_share):.4g} of its own"
+            + (f"; {checker.close_radii} of them cannot be told" if checker.close_radii else "")
+            + (f"; {unchecked} radii have no centre to be checked by" if unchecked else "") + f"; {len(tensors)} tensors, {len(tokens)} tokens")
 
 
 def main() -> int:

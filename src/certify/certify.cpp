@@ -20,16 +20,30 @@ namespace {
 constexpr size_t most_attempts = 6;
 constexpr double head_share = 0.15;  // of a run's time, about, that the logits take
 
+/// Of the balls that it is shown the one with the largest radius; the first of equals.
+struct Widest {
+  Ball ball;
+  size_t at = 0;
+
+  void take(const Ball& other, size_t place) {
+    if (mag_cmp(other.radius(), ball.radius()) <= 0) return;
+    ball = other;
+    at = place;
+  }
+};
+
 /// Collects one run's tensors.
 class Collector {
  public:
   Collector(const ModelConfig& config, const CertifyRequest& request, Certificate& into)
       : config_(config), request_(request), into_(into) {
-    for (const Hook hook : request.hooks) into_.tensors.push_back({hook, {}, "0", 0, {}, {}, {}, {}});
-    radii_.resize(request.hooks.size());
+    for (const Hook hook : request.hooks) into_.tensors.push_back({hook, {}, "0", {}, 0, {}, {}, {}, {}});
+    widest_.resize(request.hooks.size());
+    into_.rows.resize(request.rows.size());
   }
 
   void see(Hook hook, size_t head, size_t first, const Matrix<Ball>& values) {
+    see_rows(hook, head, first, values);
     const auto found = std::find(request_.hooks.begin(), request_.hooks.end(), hook);
     if (found == request_.hooks.end()) return;
     const auto index = static_cast<size_t>(found - request_.hooks.begin());
@@ -38,7 +52,7 @@ class Collector {
     const bool attention = is_attention(hook.point);
     while (tensor.values.size() <= head) tensor.values.emplace_back(positions, values.cols);
     struct Row {
-      Ball widest;  // its radius is the row's largest
+      Widest widest;
       size_t decided = 0;
       std::vector<size_t> undecided, ties, infinite;
     };
@@ -55,19 +69,18 @@ class Collector {
         tensor.values[head][first + p][i] = rounded.value;
         if (request_.digits > 0) tensor.enclosures[at] = enclosure(value);
         if (!seen.holds(i)) continue;
-        mag_max(arb_radref(row.widest.get()), row.widest.radius(), value.radius());
+        row.widest.take(value, at);
         if (rounded.decided) ++row.decided;
         else row.undecided.push_back(at);
         if (rounded.tie) row.ties.push_back(at);
         if (std::isinf(rounded.value)) row.infinite.push_back(at);
       }
     });
-    Ball& widest = radii_[index];
     const auto append = [](std::vector<size_t>& to, const std::vector<size_t>& more) {
       to.insert(to.end(), more.begin(), more.end());
     };
     for (const Row& row : rows) {
-      mag_max(arb_radref(widest.get()), widest.radius(), row.widest.radius());
+      widest_[index].take(row.widest.ball, row.widest.at);
       tensor.decided += row.decided;
       append(tensor.undecided, row.undecided);
       append(tensor.ties, row.ties);
@@ -79,7 +92,9 @@ class Collector {
   void finish() {
     for (size_t i = 0; i < into_.tensors.size(); ++i) {
       CertifiedTensor& tensor = into_.tensors[i];
-      tensor.radius = magnitude_text(radii_[i].radius());
+      const Ball& widest = widest_[i].ball;
+      tensor.radius = magnitude_text(widest.radius());
+      if (!widest.exact()) tensor.widest = {widest_[i].at, exact_text(widest.middle())};
       into_.decided += tensor.decided;
       into_.undecided += tensor.undecided.size();
       into_.ties += tensor.ties.size();
@@ -88,6 +103,27 @@ class Collector {
   }
 
  private:
+  void see_rows(Hook hook, size_t head, size_t first, const Matrix<Ball>& values) {
+    for (size_t i = 0; i < request_.rows.size(); ++i) {
+      const RowPlace& place = request_.rows[i];
+      if (place.hook != hook || place.head != head || place.position < first || place.position >= first + values.rows)
+        continue;
+      const Ball* balls = values[place.position - first];
+      const Visible seen = is_attention(hook.point) ? visible_to(place.position, config_.sliding_window)
+                                                    : Visible{0, values.cols};
+      CertifiedRow row;
+      for (size_t c = 0; c < values.cols; ++c) {
+        const Rounded rounded = round_to_fp32(balls[c]);
+        row.nearest.push_back(arf_get_d(balls[c].middle(), ARF_RND_NEAR));
+        row.rounded.push_back(rounded.value);
+        row.undecided += seen.holds(c) && !rounded.decided;
+        if (request_.digits > 0) row.enclosures.push_back(enclosure(balls[c]));
+      }
+      into_.rows[i] = std::move(row);
+      into_.undecided += into_.rows[i].undecided;
+    }
+  }
+
   std::string enclosure(const Ball& value) const {
     char* text = arb_get_str(value.get(), static_cast<slong>(request_.digits), 0);
     std::string copy = text;
@@ -108,16 +144,14 @@ class Collector {
   const ModelConfig& config_;
   const CertifyRequest& request_;
   Certificate& into_;
-  std::vector<Ball> radii_;
+  std::vector<Widest> widest_;
 };
 
 /// The blocks that have to be run for the tensors and the claims.
 size_t depth_of(const CertifyRequest& request, const ModelConfig& config) {
   const Claims claims(request.claims, request.claims_file, config, request.tokens.size());
-  size_t depth = 0;
-  for (const std::vector<Hook>& hooks : {request.hooks, claims.hooks(false), claims.hooks(true)})
-    for (const Hook hook : hooks) depth = std::max(depth, blocks_needed(hook, config.layers));
-  return depth;
+  return std::max(blocks_needed(hooks_needed(request, claims), config.layers),
+                  blocks_needed(claims.hooks(true), config.layers));
 }
 
 /// Judges from the blocks that are done whether the bits will last.
@@ -148,9 +182,8 @@ Certificate attempt(const Model& model, const CertifyRequest& request, long bits
   certificate.bits = static_cast<size_t>(bits);
   Collector collector(config, request, certificate);
   Claims claims(request.claims, request.claims_file, config, request.tokens.size());
-  const auto one_run = [&](const BallRun& run, bool original, std::vector<Hook> hooks, double from, double to) {
-    size_t depth = 0;
-    for (const Hook hook : hooks) depth = std::max(depth, blocks_needed(hook, config.layers));
+  const auto one_run = [&](const BallRun& run, bool original, const std::vector<Hook>& hooks, double from, double to) {
+    const size_t depth = blocks_needed(hooks, config.layers);
     const bool logits = std::find(hooks.begin(), hooks.end(), Hook{HookPoint::Logits, 0}) != hooks.end();
     const double head = logits ? head_share : 0;
     const auto report = [&](double share) {
@@ -173,8 +206,7 @@ Certificate attempt(const Model& model, const CertifyRequest& request, long bits
   };
   const std::vector<Hook> of_original = claims.hooks(true);
   const double half = of_original.empty() ? 1 : 0.5;
-  std::vector<Hook> hooks = claims.hooks(false);
-  hooks.insert(hooks.end(), request.hooks.begin(), request.hooks.end());
+  const std::vector<Hook> hooks = hooks_needed(request, claims);
   if (!hooks.empty()) one_run(request, false, hooks, 0, half);
   if (!of_original.empty()) {
     BallRun original = request;

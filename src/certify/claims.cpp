@@ -239,10 +239,29 @@ class Claims::Parser {
       expect(')');
       return {[f, x = x.side] { return f(x()); }, size_of_list == 0 ? x.size : size_of_list};
     };
+    if (name == "norms") {
+      at_ += name.size();
+      return parse_norms();
+    }
     if (name == "norm") return call(norm, 1);
     if (name == "sum") return call(sum, 1);
     if (name == "abs") return call(absolute, 0);
     return parse_tensor();
+  }
+
+  Sized parse_norms() {
+    expect('(');
+    const Sized rows = parse_tensor();
+    const size_t width = tensors_.back()->columns.size();
+    expect(')');
+    return {[rows = rows.side, width] {
+              const Values all = rows();
+              Values norms;
+              for (auto row = all.begin(); row != all.end(); row += static_cast<long>(width))
+                norms.push_back(norm({row, row + static_cast<long>(width)})[0]);
+              return norms;
+            },
+            rows.size / width};
   }
 
   Sized parse_decimal() {

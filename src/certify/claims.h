@@ -15,12 +15,14 @@ namespace sinkref {
 ///     side      = term {("+" | "-") term}
 ///     term      = factor {("*" | "/") factor}
 ///     factor    = decimal | "-" factor | "(" side ")" | ("norm" | "sum" | "abs") "(" side ")" | tensor
+///               | "norms" "(" tensor ")"
 ///     tensor    = ["original:"] hook ["[" range {"," range} "]"]
 ///     range     = index | [index] ":" [index]
 ///
 /// Indices are those of a trace's tensor without its batch; a negative one counts from the end, ranges that are
 /// missing at the end are whole. Sides are lists of numbers, which are worked with element by element, a single number
-/// with each; a relation claims all of them. "original:" is the same prompt without --patch and --ablate.
+/// with each; a relation claims all of them. norms() is the list of the norms of a tensor's rows, one for each position
+/// (of scores and pattern, each head and query). "original:" is the same prompt without --patch and --ablate.
 class Claims {
  public:
   /// Throws InputError that names the line for what is not a claim of this model and prompt.

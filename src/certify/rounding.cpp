@@ -73,6 +73,13 @@ Rounded round_to_fp32(const Ball& x) {
   return by_ends(x);
 }
 
+std::string exact_text(arf_srcptr x) {
+  char* text = arf_dump_str(x);
+  std::string copy = text;
+  flint_free(text);
+  return copy;
+}
+
 std::string magnitude_text(mag_srcptr x) {
   if (mag_is_zero(x)) return "0";
   if (mag_is_inf(x)) return "inf";

@@ -6,9 +6,7 @@
 
 #include <algorithm>
 #include <chrono>
-#include <fstream>
 #include <iostream>
-#include <limits>
 
 #include "base/output_file.h"
 #include "base/sha256.h"
@@ -16,7 +14,9 @@
 #include "cli/commands.h"
 #include "cli/inputs.h"
 #include "cli/output.h"
+#include "cli/reach.h"
 #include "sinkref/error.h"
+#include "sinkref/forward.h"
 #include "sinkref/trace.h"
 
 namespace sinkref::cli {
@@ -24,6 +24,8 @@ namespace sinkref::cli {
 using nlohmann::ordered_json;
 
 namespace {
+
+constexpr double long_run = 10;  // seconds: said before they pass
 
 using Clock = std::chrono::steady_clock;
 
@@ -96,39 +98,6 @@ CertifyRequest request_of(const CertifyCommand& options, const Model& model, std
   return request;
 }
 
-/// Bytes that the system can give; without limit where it does not say.
-double available_memory() {
-  std::ifstream info("/proc/meminfo");
-  for (std::string name, unit; info >> name;) {
-    double kilobytes = 0;
-    info >> kilobytes;
-    std::getline(info, unit);
-    if (name == "MemAvailable:") return kilobytes * 1024;
-  }
-  return std::numeric_limits<double>::infinity();
-}
-
-std::string duration_text(double seconds) {
-  const auto whole = [](double x) { return std::to_string(static_cast<long>(x + 1)); };
-  if (seconds < 120) return whole(seconds) + " s";
-  return seconds < 7200 ? whole(seconds / 60) + " minutes" : whole(seconds / 3600) + " hours";
-}
-
-/// Out of reach is said before the run, not after hours of it.
-void require_reach(const CertifyCost& cost, bool at_any_cost) {
-  constexpr double longest = 3600;
-  const double free = available_memory();
-  const std::string estimate = "it will take about " + duration_text(cost.seconds) + " and " +
-                               std::to_string(static_cast<long>(cost.bytes / 1e6) + 1) + " MB beside the weights";
-  if (at_any_cost || (cost.seconds <= longest && cost.bytes <= free)) {
-    if (cost.seconds > 10) say(estimate);
-    return;
-  }
-  refuse("certify",
-         estimate + ", expected at most an hour and " + std::to_string(static_cast<long>(free / 1e6)) + " MB",
-         "take fewer tokens or hooks, or say --at-any-cost");
-}
-
 /// One line that is written again and again: how far, and the seconds that are left.
 std::function<void(double, const std::string&)> bar() {
   if (!isatty(2)) return {};
@@ -150,6 +119,7 @@ ordered_json certified_json(const Certificate& certificate) {
   for (const CertifiedTensor& tensor : certificate.tensors) {
     ordered_json& j = all[hook_name(tensor.hook)];
     j = {{"radius", tensor.radius}, {"undecided", tensor.undecided.size()}, {"undecided_at", tensor.undecided}};
+    if (tensor.widest) j["widest"] = {{"at", tensor.widest->at}, {"centre", tensor.widest->centre}};
     if (!tensor.ties.empty()) j["ties_at"] = tensor.ties;
     if (!tensor.infinite.empty()) j["infinite_at"] = tensor.infinite;
   }
@@ -234,9 +204,7 @@ namespace {
 void write_certificate(const CertifyCommand& options, const Model& model, const CertifyRequest& request,
                        const std::vector<std::string>& notes, const Certificate& certificate) {
   const ModelConfig& config = model.config();
-  size_t depth = 0;
-  for (const Hook hook : request.hooks) depth = std::max(depth, blocks_needed(hook, config.layers));
-  auto metadata = trace_metadata(model, depth, "certified", options.softmax);
+  auto metadata = trace_metadata(model, blocks_needed(request.hooks, config.layers), "certified", options.softmax);
   add_notes(notes, metadata);
   metadata["patch"] = neurons_text(request.patch);
   if (!request.patch.empty()) metadata["patch_site"] = patch_site_name(options.patch_site);
@@ -267,7 +235,11 @@ int CertifyCommand::run() const {
   std::vector<std::string> notes;
   CertifyRequest request = request_of(options, opened, notes);
   if (!options.out) request.hooks.clear();  // the claims alone
-  require_reach(certify_cost(opened.config(), request), options.at_any_cost);
+  check_tokens(opened, request.tokens);  // no cost helps against a context that is too short
+  const CertifyCost cost = certify_cost(opened.config(), request);
+  if (const std::string far = out_of_reach(cost); !far.empty() && !options.at_any_cost)
+    refuse("certify", far, "take fewer tokens or hooks, or say --at-any-cost");
+  if (cost.seconds() > long_run) say(estimate_text(cost));
   request.progress = bar();
   const Certificate certificate = certify(opened, request);
   const double seconds = seconds_since(begin);

@@ -5,6 +5,7 @@
 #include "base/shell.h"
 #include "cli/inputs.h"
 #include "cli/output.h"
+#include "cli/prover.h"
 #include "measure/paper/published.h"
 #include "sinkref/error.h"
 
@@ -39,6 +40,7 @@ Request request_of(const StudyCommand& o) {
   if (o.patch != "auto") add(request.patch, "patch", o.patch);
   if (o.paper) add(request.report_only, "paper", *o.paper);
   for (const std::string& golden : o.goldens) add(request.report_only, "golden", golden);
+  if (o.certify) request.report_only += " --certify";
   return request;
 }
 
@@ -66,6 +68,7 @@ Experiment sink_experiment(const StudyCommand& options, const Model& model) {
   if (options.paper && !options.repeats_given)  // a quarter more than the paper needed
     repeats = published_row(*options.paper).repeats * 5 / 4;
   Experiment experiment = experiment_for(options, model, repeats);
+  if (options.certify) experiment.prover = prover_for(model);
   if (options.patch != "auto") experiment.stimuli.patch = chosen_patch(options, model);
   const SinkInputs& shown = experiment.stimuli.sink;
   if (shown.text.size() < 2)

@@ -43,6 +43,7 @@ std::string certify_text() {
          "  norm(blocks.2.hook_resid_post[0]) < 0.5 * norm(original:blocks.2.hook_resid_post[0])\n"
          "  blocks.0.attn.hook_pattern[3,1:,0] >= 0.99\n"
          "  argmax(logits[-1]) = 260\n"
+         "  norms(blocks.2.hook_resid_post[1:]) < 20\n"
          "Indices are a trace's without its batch; original: is the run without --patch and --ablate; sum, abs\n"
          "and + - * / work element by element, and a relation claims all elements.\n" +
          hooks_text();

@@ -45,6 +45,7 @@ nlohmann::ordered_json identity(const Experiment& e) {
   j["bos"] = static_cast<int>(e.stimuli.bos);
   j["patch"] = e.stimuli.patch ? neurons_text(*e.stimuli.patch) : "auto";
   j["paper"] = e.paper.value_or("");
+  if (e.prover) j["certify"] = true;
   j["goldens"] = nlohmann::ordered_json::array();
   for (const std::string& golden : e.goldens)
     j["goldens"].push_back({valid_utf8(std::filesystem::path(golden).filename().string()), file_sha256(golden)});

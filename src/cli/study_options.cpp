@@ -17,10 +17,14 @@ OptionTable SinkCommand::table() {
   return joined({study_rows(), patch_row(),
                  {{"patch-effect", flag(patch_effect),
                    "what the patch does to the runs and to ordinary text, with the other sites "
-                   "beside it"},
-                  {"certify", flag(certify),
-                   "prove the causal check of each sink: that without its neurons the norms are below their "
-                   "shares, as real numbers"}}});
+                   "beside it"}},
+                 certify_row()});
+}
+
+OptionTable StudyCommand::certify_row() {
+  return {{"certify", flag(certify),
+           "prove the decisive comparisons for the real numbers that the activations are: first token against text, "
+           "the neurons' causal check, the shortest run that sets the sink off, and the patch on it"}};
 }
 
 OptionTable FirstLayerCommand::table() { return joined({study_rows(), precision_row()}); }
@@ -31,7 +35,7 @@ OptionTable ReportCommand::table() {
                    "set the paper's row beside the measured one: llama-1-7b, llama-2-7b, "
                    "llama-3-8b-instruct, mistral-7b-instruct"},
                   {"golden", texts("FILE", goldens), "golden file of this model to be held against"}},
-                 output_rows(out, force, "FOLDER", "folder for report.json, report.html and figures")});
+                 certify_row(), output_rows(out, force, "FOLDER", "folder for report.json, report.html and figures")});
 }
 
 std::unique_ptr<Command> make_sink() { return std::make_unique<SinkCommand>(); }

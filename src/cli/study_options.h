@@ -11,14 +11,16 @@ struct StudyCommand : RunningCommand {
   std::vector<std::string> goldens;
   size_t repeats = 1000;
   bool repeats_given = false;  ///< otherwise a short context may cut them
+  bool certify = false;
 
  protected:
   StudyCommand() { chunk = 512; }
   OptionTable study_rows();
+  OptionTable certify_row();
 };
 
 struct SinkCommand : StudyCommand {
-  bool patch_effect = false, certify = false;
+  bool patch_effect = false;
   SinkCommand() { patch = "auto"; }
   OptionTable table() override;
   int run() const override;

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <iostream>
 
+#include "certify/certify.h"
 #include "cli/commands.h"
 #include "cli/inputs.h"
 #include "cli/verify_options.h"
@@ -141,6 +142,11 @@ VerifyReport verify_one_candidate(const VerifyCommand& options) {
   report.hf_noise = hf_noise(options, candidate);
   report.result = options.exact ? exact_against_model(options, model, candidate, verify)
                                 : verify_candidate(model, candidate, verify);
+  if (options.certify) {
+    progress.plan(2);
+    progress.step("the real numbers of the decisive rows", 1);
+    report.proofs = prove_rows(model, candidate, verify, report.result, [&](double share) { progress.share(share); });
+  }
   progress.finish();
   report.provenance = {{"program", "sinkref " SINKREF_VERSION},
                        {"arithmetic_version", std::to_string(arithmetic_version)},
@@ -180,6 +186,8 @@ void check_usage(const VerifyCommand& options) {
   if (options.traces.empty() && !options.candidate && options.goldens.empty())
     throw InputError("verify: nothing to compare; expected --candidate THEIRS.safetensors, two "
                      "traces, or --golden FILE");
+  if (options.certify && (!options.candidate || options.exact))
+    throw InputError("verify: --certify belongs to --candidate without --exact: it proves what the candidate should be");
   if (options.exact && options.budget)
     throw InputError("verify: --exact compares bits and takes no --budget");
 }
@@ -206,6 +214,8 @@ OptionTable VerifyCommand::table() {
          "their arithmetic: auto (what the trace says), fp32, fp16, bf16"},
         {"candidate-cache", choice(candidate_cache, {"auto", "fp32", "fp16"}),
          "type of their KV cache: auto (what the trace says), fp32, fp16"},
+        {"certify", flag(certify),
+         "with --candidate: enclose the real numbers of the rows on which the verdict rests"},
         {"html", text("FILE", html), "write a page with the findings as well"}},
        force_row(force), prompt_rows(), id_rows(), bos_row(), patch_row(), ablate_row(),
        softmax_row(), kernel_row(), chunk_row()});
@@ -218,6 +228,7 @@ int VerifyCommand::run() const {
   if (options.self) return verify_self(options);
   if (options.perturb) throw InputError("verify: --perturb belongs to --self; add it");
   check_usage(options);
+  if (options.certify) require_certify();
   if (!options.goldens.empty() && !options.candidate) return verify_goldens(options);
   std::optional<OutputFile> budget, html;  // claimed before the work
   if (options.write_budget) budget.emplace(*options.write_budget, options.force);

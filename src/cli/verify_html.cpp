@@ -95,6 +95,15 @@ std::string tensor_table(const VerifyReport& report) {
   return html + "</table>";
 }
 
+std::string proof_html(const RowProof& proof) {
+  const std::string element = "<code>" + escaped(proof.tensor) + index_text(proof.index) + "</code>";
+  if (!proof.left_out.empty()) return "<p>Nothing is proved of " + element + ": " + escaped(proof.left_out) + "</p>";
+  return "<p><b>Proved</b>: the true value of " + element + " (" + proof.why + ") is <code>" + escaped(proof.enclosure) +
+         "</code>; theirs " + format("%.9g", proof.theirs) + " is " + format("%.0f", proof.ulps) +
+         " ulp from it, their row " + format("%.3g", proof.budgets()) + " times what rounding can do; float64 rounds to " +
+         (proof.truth_rounds ? "the same" : "another") + " fp32 number.</p>";
+}
+
 }  // namespace
 
 std::string verify_html(const VerifyReport& report) {
@@ -114,6 +123,8 @@ std::string verify_html(const VerifyReport& report) {
             format("%.9g", report.exact ? t.our_value : t.expected) + ".</p>";
     if (!r.step.empty()) html += "<p>This step: <code>" + escaped(r.step) + "</code></p>";
   }
+  if (report.proofs)
+    for (const RowProof& proof : *report.proofs) html += proof_html(proof);
   for (const Diagnosis& d : r.diagnosis)
     html += "<p><b>" + escaped(d.fault) + "</b> (" + d.certainty + "): " + escaped(d.detail) + "</p>";
   if (!r.next.empty()) html += "<p>Next: " + escaped(r.next) + "</p>";

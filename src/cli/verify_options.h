@@ -8,7 +8,7 @@ struct VerifyCommand : RunningCommand {
   std::vector<std::string> traces, goldens;
   std::optional<std::string> candidate, budget, write_budget, html, perturb;
   std::string require, candidate_dtype = "auto", candidate_cache = "auto";
-  bool self = false, exact = false, force = false;
+  bool self = false, exact = false, force = false, certify = false;
 
   OptionTable table() override;
   int run() const override;

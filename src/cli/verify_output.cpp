@@ -73,6 +73,37 @@ double largest(const TensorDifference& tensor, double TokenDifference::*of) {
   return most;
 }
 
+ordered_json proof_json(const RowProof& proof) {
+  ordered_json j = {{"why", proof.why}, {"tensor", proof.tensor}, {"index", proof.index}, {"left_out", nullptr}};
+  if (!proof.left_out.empty()) {
+    j["left_out"] = proof.left_out;
+    return j;
+  }
+  j.update({{"enclosure", proof.enclosure},
+            {"rounded", number(proof.rounded)},
+            {"theirs", number(proof.theirs)},
+            {"ulps", number(proof.ulps)},
+            {"float64_rounds_to_it", proof.truth_rounds},
+            {"row_error", number(proof.error)},
+            {"row_budget", proof.budget},
+            {"budgets", number(proof.budgets())},
+            {"bits", proof.bits},
+            {"undecided_of_row", proof.undecided}});
+  return j;
+}
+
+void print_proof(const RowProof& proof) {
+  const std::string element = proof.tensor + index_text(proof.index);
+  if (!proof.left_out.empty()) {
+    std::printf("Proved     nothing of %s: %s\n", element.c_str(), proof.left_out.c_str());
+    return;
+  }
+  std::printf("Proved     the true value of %s (%s) is %s\n", element.c_str(), proof.why.c_str(), proof.enclosure.c_str());
+  std::printf("           theirs %.9g is %.0f ulp from it, their row %.3g times what rounding can do; float64 %s\n",
+              proof.theirs, proof.ulps, proof.budgets(),
+              proof.truth_rounds ? "rounds to the same fp32 number" : "ROUNDS TO ANOTHER fp32 number");
+}
+
 /// Which tensor, token and element; both values; whether it begins here; how far the row is off.
 void print_first(const VerifyReport& report) {
   const VerifyResult& r = report.result;
@@ -171,6 +202,10 @@ ordered_json verify_json(const VerifyReport& report) {
   }
   for (const Diagnosis& d : r.diagnosis)
     j["diagnosis"].push_back({{"fault", d.fault}, {"certainty", d.certainty}, {"detail", d.detail}});
+  if (report.proofs) {
+    j["certified"] = ordered_json::array();
+    for (const RowProof& proof : *report.proofs) j["certified"].push_back(proof_json(proof));
+  }
   j["step"] = r.step;
   j["next"] = r.next;
   j["candidate_dtype"] = number_type_name(r.arithmetic.activations);
@@ -194,6 +229,8 @@ void print_verify(const VerifyReport& report) {
   if (r.problems.size() > most_problems)
     std::printf("           … and %zu more\n", r.problems.size() - most_problems);
   if (r.first) print_first(report);
+  if (report.proofs)
+    for (const RowProof& proof : *report.proofs) print_proof(proof);
   for (const Diagnosis& d : r.diagnosis)
     std::printf("Diagnosis  %s (%s): %s\n", d.fault.c_str(), d.certainty.c_str(), d.detail.c_str());
   if (!r.next.empty()) std::printf("Next       %s\n", r.next.c_str());

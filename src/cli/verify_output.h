@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "cli/verify_proof.h"
 #include "sinkref/verify.h"
 
 namespace sinkref::cli {
@@ -12,6 +13,7 @@ namespace sinkref::cli {
 struct VerifyReport {
   std::string reference, candidate;         ///< file names
   VerifyResult result;
+  std::optional<std::vector<RowProof>> proofs;  ///< where they were asked for
   bool exact = false;                       ///< bits were compared
   std::map<std::string, double> hf_noise;   ///< by tensor, from a golden of the same tokens
   std::map<std::string, std::string> provenance;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/progress.h"
+#include "certify/prover.h"
 #include "measure/kept.h"
 #include "measure/observe.h"
 #include "measure/repeats/repeats.h"
@@ -27,7 +28,7 @@ struct Request {
   std::string model = "MODEL";         ///< the path, whole
   std::string inputs = {};             ///< " --word the --repeats 40": what sink and first-layer take too
   std::string patch = {};              ///< " --patch …", which first-layer does not take
-  std::string report_only = {};        ///< " --paper … --golden …"
+  std::string report_only = {};        ///< " --paper … --golden … --certify"
 };
 
 struct Experiment {
@@ -39,6 +40,7 @@ struct Experiment {
   std::optional<std::string> paper;  ///< the row of the paper's table to stand beside
   std::vector<std::string> goldens;  ///< files to compare with
   Request request = {};
+  Prover prover = {};  ///< if decisive comparisons are to be proved
   /// Told what is being done, for a person who waits.
   std::shared_ptr<Progress> progress = std::make_shared<Progress>();
 };

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "measure/attention/panel.h"
+#include "measure/certified/panel.h"
 #include "measure/cluster_attack/panel.h"
 #include "measure/definitions/panel.h"
 #include "measure/first_layer/panel.h"
@@ -60,6 +61,9 @@ const std::vector<Panel> all_panels = {
      .json = softmax_json, .page = softmax_page, .tensors = softmax_tensors},
     {.key = "paper", .section = "paper", .needs = "a row of the paper", .runs = Runs::norms,
      .measure = measure_paper, .json = paper_json, .page = paper_page},
+    {.key = "certified", .section = "certified", .needs = "a sink and --certify", .runs = Runs::norms,
+     .measure = measure_certified, .measured = kept_results<CertifiedClaims>(), .work = certified_work,
+     .json = certified_json, .page = certified_page, .text = certified_text},
     {.key = "goldens", .section = "goldens", .needs = "golden files", .measure = measure_goldens,
      .measured = kept_results<Goldens>(), .work = goldens_work,
      .json = goldens_json, .page = goldens_page, .text = goldens_text},

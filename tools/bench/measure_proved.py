@@ -19,6 +19,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from decimal import Decimal, getcontext
 from pathlib import Path
 
@@ -44,6 +45,7 @@ class Proved:
     """The real numbers as a double and what it leaves, and their fp32 rounding."""
 
     def __init__(self, common: list[str | Path], hooks: str, file: Path, *arguments: str | Path):
+        getcontext().prec = DIGITS + 10
         sinkref("certify", *common, "--hooks", hooks, "--digits", str(DIGITS), "--out", file, *arguments)
         self.rounded = {name: values.reshape(-1) for name, values in load_file(file).items() if name != "tokens"}
         self.high, self.low = {}, {}
@@ -55,10 +57,21 @@ class Proved:
             self.low[entry["tensor"]] = np.array([float(x - Decimal(h)) for x, h in zip(exactly, high.tolist())])
 
 
-def compare(name: str, theirs: dict[str, np.ndarray], proved: Proved) -> None:
-    worst = rms = ulps = 0.0
+@dataclass
+class Errors:
+    """Largest and rms in units of the tensor's rms (the worst tensor), and of the last place (over all values)."""
+
+    worst: float
+    rms: float
+    ulps: float
+    rms_ulps: float
+    right: int  # correctly rounded
+    count: int
+
+
+def errors(name: str, theirs: dict[str, np.ndarray], proved: Proved) -> Errors:
+    worst = rms = ulps = squares = 0.0
     right = count = 0
-    squares = 0.0
     for tensor, high in proved.high.items():
         values = theirs[tensor].astype(np.float64).reshape(-1)
         if values.shape != high.shape or not np.isfinite(values).all():
@@ -72,8 +85,13 @@ def compare(name: str, theirs: dict[str, np.ndarray], proved: Proved) -> None:
         squares += np.square(place).sum()
         right += int((values.astype(np.float32) == proved.rounded[tensor]).sum())
         count += len(values)
-    print(f"{name:34} {worst:9.1e} {rms:9.1e} {ulps:9.1e} {np.sqrt(squares / count):9.1e} {100 * right / count:9.3f} % "
-          f"{count - right:9d}", flush=True)
+    return Errors(worst, rms, ulps, float(np.sqrt(squares / count)), right, count)
+
+
+def compare(name: str, theirs: dict[str, np.ndarray], proved: Proved) -> None:
+    e = errors(name, theirs, proved)
+    print(f"{name:34} {e.worst:9.1e} {e.rms:9.1e} {e.ulps:9.1e} {e.rms_ulps:9.1e} {100 * e.right / e.count:9.3f} % "
+          f"{e.count - e.right:9d}", flush=True)
 
 
 def hugging_face(model, tokens: list[int], attention: str = "eager") -> dict[str, np.ndarray]:
@@ -83,6 +101,12 @@ def hugging_face(model, tokens: list[int], attention: str = "eager") -> dict[str
     model.set_attn_implementation("eager")
     values = {f"blocks.{layer}.hook_resid_post": h for layer, h in enumerate(out.hidden_states[1:-1])}
     return {name: x.to(torch.float64).numpy() for name, x in (values | {"logits": out.logits}).items()}
+
+
+def hooks_of(model) -> str:
+    """What hugging_face() gives."""
+    layers = model.config.num_hidden_layers
+    return ",".join([f"blocks.{layer}.hook_resid_post" for layer in range(layers - 1)] + ["logits"])
 
 
 def table_of(model, length: int) -> dict[str, np.ndarray]:
@@ -98,10 +122,8 @@ def main() -> int:
     parser.add_argument("--tokens", required=True, help="ids as for sinkref: 1,5,9,7x5")
     parser.add_argument("--trace", action="append", default=[], metavar="NAME=FILE", help="another engine's trace of them")
     arguments = parser.parse_args()
-    getcontext().prec = DIGITS + 10
     model = load(arguments.model)
-    layers = model.config.num_hidden_layers
-    hooks = ",".join([f"blocks.{layer}.hook_resid_post" for layer in range(layers - 1)] + ["logits"])
+    hooks = hooks_of(model)
     common = ["--model", arguments.model, "--tokens", arguments.tokens]
     with tempfile.TemporaryDirectory(dir=ROOT / "build") as name:
         folder = Path(name)

@@ -287,6 +287,18 @@ class Report:
         return (f"{sum(g['agrees'] for g in files)} of {len(files)} golden files agree; the largest error is "
                 f"{plain(max(g['worst_ratio'] for g in files))} times that of Hugging Face's own fp32.", "")
 
+    def certified(self) -> tuple[str, str]:
+        runs = self.j["certified"]
+        verdicts = [claim["verdict"] for run in runs for claim in run["claims"]]
+        left_out = sum(run["left_out"] is not None for run in runs)
+        for run in runs:
+            assert run["layer"] in [s["layer"] for s in self.sinks] and (run["left_out"] is None) == bool(run["claims"]), run
+        told = (f"{verdicts.count('proved')} of {len(verdicts)} decisive comparisons are proved for the real numbers that the "
+                f"activations are, {verdicts.count('disproved')} disproved, {verdicts.count('undecided')} undecided.")
+        if left_out:
+            told += f" Out of reach, and left out: {left_out} of {len(runs)} runs."
+        return told, ""
+
     def remarks(self) -> list[str]:
         """Numbers that the section on attention must name beside each other."""
         found = self.j["attention"]
@@ -308,6 +320,7 @@ QUESTIONS = {
     "Where does attention go?": Report.attention,
     "Asked to repeat a word, does the model go on repeating it?": Report.task,
     "Would the sink vanish if heads could attend to nothing?": Report.softmax,
+    "Which of this is proved?": Report.certified,
     "Can these numbers be trusted?": Report.goldens,
 }
 CAUSAL = ["Which neurons do it?", "Does the paper's patch prevent it?",
