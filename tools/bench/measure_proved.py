@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
+from transformers import PreTrainedModel
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "reference"))
 
@@ -103,6 +104,16 @@ def hugging_face(model, tokens: list[int], attention: str = "eager") -> dict[str
     return {name: x.to(torch.float64).numpy() for name, x in (values | {"logits": out.logits}).items()}
 
 
+def load_model(path: Path) -> PreTrainedModel:
+    """GGUF stores RMSNorm's eps in fp32: transformers takes 9.99999975e-06 where config.json, and sinkref, say 1e-05."""
+    model = load(path)
+    if path.suffix == ".gguf":
+        for module in model.modules():
+            if hasattr(module, "variance_epsilon"):
+                module.variance_epsilon = float(str(np.float32(module.variance_epsilon)))
+    return model
+
+
 def hooks_of(model) -> str:
     """What hugging_face() gives."""
     layers = model.config.num_hidden_layers
@@ -122,7 +133,7 @@ def main() -> int:
     parser.add_argument("--tokens", required=True, help="ids as for sinkref: 1,5,9,7x5")
     parser.add_argument("--trace", action="append", default=[], metavar="NAME=FILE", help="another engine's trace of them")
     arguments = parser.parse_args()
-    model = load(arguments.model)
+    model = load_model(arguments.model)
     hooks = hooks_of(model)
     common = ["--model", arguments.model, "--tokens", arguments.tokens]
     with tempfile.TemporaryDirectory(dir=ROOT / "build") as name:

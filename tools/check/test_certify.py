@@ -4,7 +4,7 @@
 - The independent checker agrees with every value of the tiny models (8 tokens), plain and with the softmax, RoPE,
   patch and ablation that they can be run with, and with 12,000 sampled values of SmolLM2.
 - It refuses a flipped bit of a value, a radius, the hash and a weight; and a radius that is made false under a new hash.
-- Hugging Face's true float64 lies within 1e-12 of the proved values: tiny models with an ablation.
+- Hugging Face's true float64 lies within 1e-12 of the proved values: the tiny models and SmolLM2, with an ablation.
 - `sink`, `verify` and `report` have their decisive comparisons proved where they are asked to.
 - Products of every kernel and thread count give the same file; claims have their exit codes; a run out of reach is
   refused at once; an interrupted run leaves nothing.
@@ -163,12 +163,13 @@ def hugging_face(folder: Path) -> None:
     hold (window, biases, softmax_1, patch) is compared by tests/certify_test.cpp; here are ablations."""
     sys.path[:0] = [str(ROOT / "tools" / "bench"), str(ROOT / "tools" / "reference")]
     import measure_proved
-    from hf_runs import Numbers, exact, load
+    from hf_runs import Numbers, exact
     from safetensors.numpy import save_file
     runs = [(OUTPUTS / name, list(range(1, 41)), {0: [3, 17], 2: [4]})
             for name in ("tiny_llama1", "tiny_llama2", "tiny_llama3", "tiny_mistral")]
+    runs.append((SMOLLM2, [504, 253, 5345, 17, 28, 99, 1000, 2], {2: [90, 430], 11: [1229, 1487]}))
     for path, tokens, ablated in runs:
-        model = load(path)
+        model = measure_proved.load_model(path)
         save_file(measure_proved.table_of(model, len(tokens)), folder / "table.safetensors")
         common = ["--model", path, "--tokens", ",".join(map(str, tokens)), "--rope", folder / "table.safetensors", "--force"]
         ablation = ";".join(f"{layer}:{','.join(map(str, neurons))}" for layer, neurons in ablated.items())
