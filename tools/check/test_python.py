@@ -34,7 +34,7 @@ except ImportError:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [sys.path[0], os.environ.get("PYTHONPATH")]))
     import sinkref
 
-program = os.environ.get("SINKREF_PROGRAM", str(root / "build" / "sinkref"))
+program = os.environ.setdefault("SINKREF_PROGRAM", str(root / "build" / "sinkref"))
 tiny = [root / "reference_outputs" / name for name in ("tiny_llama1", "tiny_llama2", "tiny_llama3", "tiny_mistral")]
 larger = [Path(os.environ["SINKREF_TEST_MODEL"])] if "SINKREF_TEST_MODEL" in os.environ else []
 ids = [1, 5, 9, 7, 7, 7, 100, 3, 250, 8, 61, 62, 63, 7, 7, 1, 30, 31, 32, 33]
@@ -191,7 +191,6 @@ class TheCommandLine(Case):
                 self.assertEqual('metadata "intervene" differ' in done.stdout, said)
 
     def test_what_is_measured(self):
-        os.environ["SINKREF_PROGRAM"] = program
         model = sinkref.Model(tiny[0])
         tokens = ",".join(map(str, ids))
         found = model.sink(tokens=tokens, repeats=20)
