@@ -9,8 +9,11 @@ if [ -x build/sinkref ]; then
 else
   echo "demo.sh: up to 5 minutes on two cores: 3 to build the program, then the model (98 MB) and its report"
 fi
+tools/setup.sh --packages
+tools/get_smollm2.sh models &  # while the program is built
+fetch=$!
 tools/setup.sh
-if tools/get_smollm2.sh models; then
+if wait $fetch; then
   model=models/SmolLM2-135M-Instruct.Q4_1.gguf
   goldens=(reference_outputs/smollm2/golden_*.safetensors)
   echo "demo.sh: the report on $model"
