@@ -2,7 +2,7 @@
 // are exact in fp32 (11 bits of a half, at most 7 of a scale, 5 of a quantised value): only the
 // addition of a minimum rounds.
 #include "arithmetic/dtypes.h"
-#include "checkpoint/readers.h"
+#include "base/load.h"
 
 #include <hwy/highway.h>
 

@@ -1,20 +1,15 @@
 #pragma once
 
-#include <bit>
-#include <cstring>
 #include <map>
 #include <optional>
 #include <span>
 #include <string>
-#include <type_traits>
 
+#include "base/load.h"
 #include "base/mapped_file.h"
 #include "sinkref/checkpoint.h"
 
 namespace sinkref {
-
-static_assert(std::endian::native == std::endian::little,
-              "checkpoints are little-endian and are used as they lie in the file");
 
 /// Fill an opened Checkpoint's tensors (and metadata) from its path.
 void read_safetensors_folder(Checkpoint& checkpoint);
@@ -22,15 +17,6 @@ void read_gguf(Checkpoint& checkpoint);
 
 /// The tensors of one .safetensors file, by name. Throws InputError if it breaks the format.
 std::map<std::string, StoredTensor> read_safetensors(const MappedFile& file);
-
-/// A number that need not be aligned.
-template <class T>
-T load(const std::byte* from) {
-  static_assert(std::is_trivially_copyable_v<T>);
-  T value;
-  std::memcpy(&value, from, sizeof value);
-  return value;
-}
 
 /// The product of all sizes, or nothing if it overflows, even where a later size is 0:
 /// a product that wraps to 0 would pass every check on offsets.

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdio>
 #include <iostream>
+#include <tuple>
 #include <utility>
 
 #include "base/output_file.h"
@@ -328,7 +329,9 @@ void print_strongest(const Study& study, Words& words) {
   const auto moves = [&](const Cell& cell) { return std::fabs(cell.value - study.corrupted_value); };
   constexpr size_t shown = 10;
   const auto end = cells.begin() + static_cast<long>(std::min(shown, cells.size()));
-  std::partial_sort(cells.begin(), end, cells.end(), [&](const Cell& a, const Cell& b) { return moves(a) > moves(b); });
+  std::partial_sort(cells.begin(), end, cells.end(), [&](const Cell& a, const Cell& b) {
+    return std::tuple(-moves(a), a.component, a.index) < std::tuple(-moves(b), b.component, b.index);
+  });
   std::cout << "\nStrongest cells\n";
   for (auto cell = cells.begin(); cell != end; ++cell) {
     const size_t heads = cell->component->heads, positions = study.sweep.positions.size();

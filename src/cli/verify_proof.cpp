@@ -1,6 +1,7 @@
 #include "cli/verify_proof.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "certify/certify.h"

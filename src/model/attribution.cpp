@@ -15,7 +15,9 @@
 
 #include "sinkref/attribution.h"
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 
 #include "base/threads.h"
@@ -68,7 +70,7 @@ class Splitter {
  public:
   Splitter(const Model& model, size_t layer, Writers writers) : model_(model), layer_(layer), writers_(writers) {}
 
-  /// Keeps what split() reads.
+  /// Keeps what side() reads.
   void observe(size_t position, Kept& rows, Hooks<T>& hooks) const {
     std::vector<Hook> wanted = {{HookPoint::Embed, 0},        {HookPoint::ResidPre, layer_}, {HookPoint::Ln1Scale, layer_},
                                 {HookPoint::Q, layer_},       {HookPoint::K, layer_},        {HookPoint::RotQ, layer_},

@@ -410,6 +410,20 @@ def check_quotation(document: Document, block: Block, output: str) -> None:
 
 
 
+def check_map(document: Document) -> None:
+    """The map of src/ has every room, and each depends on those above it only."""
+    src = ROOT / "src"
+    rooms = [row.group(1) for _, line in document.prose if (row := re.match(r"\| `src/(\w+)` \|", line))]
+    there = {folder.name for folder in src.iterdir() if folder.is_dir()} - {"pch"}
+    for room in sorted(there ^ set(rooms)):
+        problem(document, 1, f"src/{room} is " + ("on no line of the map" if room in there else "not there"))
+    for number, room in enumerate(rooms):
+        for path in sorted(src.glob(f"{room}/**/*.*")):
+            used = set(re.findall(r'^#include "(\w+)/', path.read_text(errors="replace"), re.M)) & there
+            for below in sorted(used - set(rooms[:number + 1])):
+                problem(document, 1, f"{path.relative_to(ROOT)} needs src/{below}, which stands below src/{room}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="only documents whose path contains this")
@@ -429,6 +443,8 @@ def main() -> int:
             check_prose(document)
             if document.name == "tools/README.md":
                 check_table_of_tools(document)
+            if document.name == "src/README.md":
+                check_map(document)
             for command in (c for block in document.blocks if block.kind == "sh" for c in commands(block)):
                 check_words(document, command.line, command.text)
                 if reason := runner.reason_not_to(document, command):

@@ -296,7 +296,7 @@ class Report:
         told = (f"{verdicts.count('proved')} of {len(verdicts)} decisive comparisons are proved for the real numbers that the "
                 f"activations are, {verdicts.count('disproved')} disproved, {verdicts.count('undecided')} undecided.")
         if left_out:
-            told += f" Out of reach, and left out: {left_out} of {len(runs)} runs."
+            told += f" Left out: {left_out} of {len(runs)} runs."
         return told, ""
 
     def remarks(self) -> list[str]:

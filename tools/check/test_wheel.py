@@ -42,6 +42,11 @@ def check_contents(wheel: Path) -> None:
     for wanted in ("sinkref/bin/sinkref", "sinkref/share/sinkref/tiny_llama3/model.safetensors", "sinkref/py.typed"):
         if wanted not in names:
             fail(f"{wheel}: has no {wanted}")
+    for linked in ("LICENSE", "libpcre2-8-0.copyright", "libssl3.copyright", "zlib1g.copyright", "nlohmann-json3-dev.copyright"):
+        if not any(name.endswith(f"/licenses/{linked}") for name in licences):
+            fail(f"{wheel}: has no {linked} among its licences")
+    if bundled and len(licences) <= 5:
+        fail(f"{wheel}: bundles {len(bundled)} libraries without a licence of their own")
     print(f"{wheel.name}: {wheel.stat().st_size / 1e6:.1f} MB; bundled: {', '.join(Path(n).name for n in bundled)}; "
           f"licences: {', '.join(Path(n).name for n in licences)}")
 

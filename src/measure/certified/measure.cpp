@@ -116,7 +116,7 @@ CertifyRequest request_of(const Experiment& e, const Question& question) {
   return request;
 }
 
-std::string out_of_reach(const CertifyCost& cost) {
+std::string too_much_for_a_report(const CertifyCost& cost) {
   const auto number = [](double x) { return std::to_string(static_cast<long>(x)); };
   if (cost.processor_seconds > most_proof_seconds)
     return "the proof would take about " + number(cost.processor_seconds) + " s of processor time, at most " +
@@ -134,7 +134,7 @@ double certified_work(const Experiment& e, const Results& results) {
   double work = 0;
   for (const Question& question : questions_of(e, results)) {
     const CertifyCost cost = e.prover.cost(request_of(e, question));
-    if (question.run.left_out.empty() && out_of_reach(cost).empty()) work += cost.processor_seconds * work_of_a_second;
+    if (question.run.left_out.empty() && too_much_for_a_report(cost).empty()) work += cost.processor_seconds * work_of_a_second;
   }
   return work;
 }
@@ -146,7 +146,7 @@ void measure_certified(const Experiment& e, Results& results) {
     CertifiedRun& run = question.run;
     CertifyRequest request = request_of(e, question);
     const CertifyCost cost = e.prover.cost(request);
-    if (run.left_out.empty()) run.left_out = out_of_reach(cost);
+    if (run.left_out.empty()) run.left_out = too_much_for_a_report(cost);
     if (run.left_out.empty()) {
       e.progress->step("proofs: " + run.about + ", layer " + std::to_string(run.layer),
                        cost.processor_seconds * work_of_a_second);

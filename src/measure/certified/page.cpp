@@ -59,7 +59,7 @@ Finding certified_finding(const std::vector<CertifiedRun>& runs) {
                        " decisive comparisons are proved for the real numbers that the activations are, " +
                        std::to_string(count.disproved) + " disproved, " + std::to_string(count.undecided) + " undecided.";
   if (count.left_out > 0)
-    answer += " Out of reach, and left out: " + std::to_string(count.left_out) + " of " + std::to_string(runs.size()) + " runs.";
+    answer += " Left out: " + std::to_string(count.left_out) + " of " + std::to_string(runs.size()) + " runs.";
   return {"Which of this is proved?", answer,
           "Balls of real numbers through the whole model; what is proved, of which function and under what assumptions "
           "is a page of the guide (certified).",
