@@ -497,7 +497,10 @@ TEST_CASE("certify: claims are proved, disproved or left undecided", "[certify]"
   for (const ClaimResult& result : results) verdicts.push_back(proof_name(result.proof));
   CHECK(verdicts == std::vector<std::string>{"proved", "disproved", "proved", "disproved", "proved", "undecided",
                                              "proved", "proved", "proved", "proved", "proved"});
-  for (const char* bad : {"logits[-1]", "logits[9] > 0", "logits[0,0,0] > 0", "norm(logits > 0",
+  request.claims = std::string(30, '(') + "1" + std::string(30, ')') + " < " + std::string(20, '-') + "2";
+  CHECK(certify(model, request).claims.size() == 1);
+  const std::string deep = std::string(100000, '(') + "1" + std::string(100000, ')') + " < 2", signs = std::string(100000, '-') + "1 < 2";
+  for (const char* bad : {deep.c_str(), signs.c_str(), "", "# nothing", "logits[-1]", "logits[9] > 0", "logits[0,0,0] > 0", "norm(logits > 0",
                           "logits < hook_embed", "x > 1", "argmax(logits[0]) = 100000", "logits[3:3] > 0", "1 > 1..2", "logits[0,1] > 0 1"}) {
     CAPTURE(bad);
     request.claims = bad;
@@ -511,6 +514,8 @@ TEST_CASE("certify: the precision is found, and one that is too small is said to
   request.tokens = some_tokens(model, 12);
   request.hooks = all_hooks(model.config().layers);
   request.bits = 32;
+  CHECK_THROWS_AS(certify(model, request), InputError);
+  request.bits = 100000;  // more than attention's products hold
   CHECK_THROWS_AS(certify(model, request), InputError);
   request.bits = 90;
   const Certificate few = certify(model, request);

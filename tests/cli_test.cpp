@@ -586,6 +586,41 @@ TEST_CASE("cli: an output that cannot be made is named and nothing is left", "[c
   CHECK(folder.entries() == 3);
 }
 
+TEST_CASE("cli: a link and standard output are no places to write to", "[cli]") {
+  const TempDir folder;
+  folder.write("target", "old");
+  fs::create_symlink("target", folder / "link");
+  fs::create_symlink("nowhere", folder / "dangling");
+  for (const std::string& name : {folder / "link", folder / "dangling", std::string("/dev/stdout"), std::string("-")})
+    refused({"trace", "--tokens", "1,2", "--force", "--out", name}, name);
+  CHECK(fs::is_symlink(folder / "link"));
+  CHECK(read_all(folder / "target") == "old");
+  CHECK(folder.entries() == 3);
+}
+
+TEST_CASE("cli: verify refuses what the chosen comparison would pass over", "[cli]") {
+  const TempDir folder;
+  const std::string model = (outputs / "tiny_llama3").string(), trace = folder / "t", golden = model + "/golden_prompt.safetensors";
+  done({"trace", "--model", model, "--tokens", "1,5", "--out", trace});
+  const std::vector<std::pair<Arguments, std::string>> passed_over = {
+      {{"--self", "--candidate", folder / "absent"}, "--candidate"}, {{"--self", "--golden", golden}, "--golden"},
+      {{"--self", trace, trace}, "--traces"}, {{"--self", "--html", folder / "h"}, "--html"}, {{"--self", "--exact"}, "--exact"},
+      {{"--golden", golden, "--patch", "1:3"}, "--patch"}, {{"--golden", golden, "--tokens", "1,2"}, "--tokens"},
+      {{"--golden", golden, "--softmax", "one"}, "--softmax"}, {{"--golden", golden, "--html", folder / "h"}, "--html"},
+      {{trace, trace, "--ablate", "1:3"}, "--ablate"}, {{trace, trace, "--require", "logits"}, "--require"},
+      {{trace, trace, "--perturb", "0.mlp.up_proj[1]"}, "--perturb"},
+      {{"--candidate", trace, "--exact", "--require", "logits"}, "--require"}};
+  for (const auto& [given, named] : passed_over) {
+    Arguments arguments = {"verify"};
+    if (given[0].starts_with("--")) arguments.insert(arguments.end(), {"--model", model});
+    arguments.insert(arguments.end(), given.begin(), given.end());
+    refused(arguments, named);
+  }
+  CHECK(folder.entries() == 1);
+  done({"verify", trace, trace});
+  done({"verify", "--model", model, "--candidate", trace, "--exact"});
+}
+
 TEST_CASE("cli: a full disk is an error that leaves no file", "[cli]") {
   const TempDir folder;
   const std::string out = folder / "out";
@@ -922,6 +957,14 @@ TEST_CASE("cli: a sequence of a batch has the values that it has alone", "[cli]"
       CHECK(same == few.size());
     }
   }
+}
+
+TEST_CASE("cli: more tokens than the context holds are refused, and the last need not be run", "[cli]") {
+  const TempDir folder;
+  refused({"trace", "--tokens", "1x510", "--generate", "4", "--out", folder / "t"}, "512");
+  refused({"generate", "--tokens", "1x510", "--max-new-tokens", "4"}, "512");
+  CHECK(folder.entries() == 0);
+  done({"trace", "--tokens", "1x510", "--generate", "3", "--out", folder / "t"});
 }
 
 TEST_CASE("cli: generate gives the tokens of the golden runs", "[cli]") {

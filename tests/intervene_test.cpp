@@ -64,7 +64,8 @@ TEST_CASE("interventions: no kernel changes a bit", "[intervene]") {
       INFO(text << " " << kernel);
       CHECK(same_bits(with(model, text, kernel), whole));
     }
-    CHECK_FALSE(same_bits(with(model, "hook_embed@99=zero"), whole));
+    Hooks<float> none;
+    CHECK_FALSE(same_bits(values(model, {HookPoint::Logits, 0}, none), whole));
   }
 }
 
@@ -81,6 +82,24 @@ TEST_CASE("interventions: positions count from each prompt's own end", "[interve
       CHECK(std::all_of(rows.begin() + static_cast<long>(row * d), rows.begin() + static_cast<long>((row + 1) * d),
                         [](float x) { return x == 0; }) == zeroed);
     }
+}
+
+TEST_CASE("interventions: one that no row of the run has is refused", "[intervene]") {
+  const Model model = Model::open(outputs + "tiny_llama3");
+  const auto added = [&](const std::string& text, size_t generated) {
+    Hooks<float> hooks;
+    add_interventions(parse_interventions(text, "--intervene", model.config()), {3, 5}, hooks, generated);
+  };
+  for (const std::string text : {"hook_embed@5=zero", "hook_embed@-6=zero", "hook_embed@0,5=zero", "hook_embed@5:=zero",
+                                 "hook_embed@2:2=zero", "hook_embed=pin:5"}) {
+    INFO(text);
+    CHECK_THROWS_WITH(added(text, 0), Catch::Contains(text) && Catch::Contains("expected positions below 5"));
+  }
+  // One prompt's, or what is appended to it, is enough.
+  for (const std::string text : {"hook_embed@4=zero", "hook_embed@-5=zero", "hook_embed@-9:=zero", "hook_embed=pin:4"})
+    CHECK_NOTHROW(added(text, 0));
+  CHECK_NOTHROW(added("hook_embed@6=zero;hook_embed=pin:6", 2));
+  CHECK_THROWS_AS(added("hook_embed@7=zero", 2), InputError);
 }
 
 TEST_CASE("interventions: an error names the option, the text and what was expected", "[intervene]") {

@@ -196,7 +196,7 @@ TEST_CASE("panels: verdicts on the decisive comparisons are told, and what is ou
   CHECK(answer(disproved).starts_with("0 of " + std::to_string(claims)));
   CHECK(answer(disproved).find(std::to_string(claims) + " disproved") != std::string::npos);
   const Told far = told_with(prover_of(Proof::proved, 1.1 * most_proof_seconds));
-  CHECK(answer(far).find("left out: " + std::to_string(far.j["certified"].size())) != std::string::npos);
+  CHECK(answer(far).find("Left out: " + std::to_string(far.j["certified"].size())) != std::string::npos);
   for (const ordered_json& run : far.j["certified"]) {
     CHECK(run["claims"].empty());
     CHECK(run["left_out"].get<std::string>().find("660 s of processor time") != std::string::npos);

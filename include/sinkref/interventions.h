@@ -111,10 +111,10 @@ std::vector<HookIntervention> parse_interventions(const std::string& text, const
 /// For metadata: nothing that differs between machines. "none" without any.
 std::string interventions_text(const std::vector<HookIntervention>& interventions);
 
-/// Adds them in their order. `lengths`: of the sequences' prompts. Throws InputError where `from` has fewer
-/// positions than are to be replaced.
+/// Adds them in their order. `lengths`: of the sequences' prompts, to which `generated` tokens may be appended.
+/// Throws InputError where `from` has fewer positions than are to be replaced, and for one that no position has.
 template <class T>
 void add_interventions(const std::vector<HookIntervention>& interventions, const std::vector<size_t>& lengths,
-                       Hooks<T>& hooks);
+                       Hooks<T>& hooks, size_t generated = 0);
 
 }  // namespace sinkref

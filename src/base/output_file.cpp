@@ -74,12 +74,16 @@ void remove_unfinished_files() noexcept {
 OutputFile::OutputFile(const fs::path& path, bool overwrite) : path_(path), overwrite_(overwrite) {
   std::error_code ignored;
   if (path_.empty()) refuse("output file", "its name is empty, expected a file", "give a name");
+  if (path_ == "-") refuse("-", "is standard output, expected the name of a file", "give one, or ./- for a file of this name");
   if (fs::is_directory(path_, ignored))
     refuse(path_.string(), "is a folder, expected the name of a file to write",
            "choose another name");
   if (!overwrite_ && fs::exists(fs::symlink_status(path_, ignored)))
     refuse(path_.string(), "exists already, expected no such file",
            "choose another name or add --force");
+  // The link would be replaced, not what it leads to; as root even /dev/stdout.
+  if (fs::is_symlink(fs::symlink_status(path_, ignored)))
+    refuse(path_.string(), "is a symbolic link, expected a file or a free name", "give the file that it leads to");
   // Renaming over a device or a FIFO would destroy it for everyone.
   if (fs::exists(path_, ignored) && !fs::is_regular_file(path_, ignored))
     refuse(path_.string(), "is no regular file, expected one or none", "choose another name");

@@ -210,7 +210,17 @@ class Claims::Parser {
            size};
     }
   }
+  /// What stands within brackets and signs: each takes a part of the stack.
+  struct Deeper {
+    explicit Deeper(Parser& parser) : depth(parser.depth_) {
+      constexpr size_t most = 64;
+      if (++depth > most) parser.fail("stands in more than " + std::to_string(most) + " brackets and signs");
+    }
+    ~Deeper() { --depth; }
+    size_t& depth;
+  };
   Sized parse_side() {
+    const Deeper deeper(*this);
     return chain_of([&] { return parse_term(); }, '+', '-',
                     [](char op, const Ball& x, const Ball& y) { return op == '+' ? x + y : x - y; });
   }
@@ -221,6 +231,7 @@ class Claims::Parser {
 
   Sized parse_factor() {
     if (takes('-')) {
+      const Deeper deeper(*this);
       const Sized x = parse_factor();
       return {[x = x.side] { return element_by_element({Ball(0)}, x(), std::minus<Ball>()); }, x.size};
     }
@@ -361,7 +372,7 @@ class Claims::Parser {
   const ModelConfig& config_;
   const size_t positions_;
   std::vector<std::unique_ptr<Tensor>>& tensors_;
-  size_t at_ = 0;
+  size_t at_ = 0, depth_ = 0;
 };
 
 Claims::Claims(const std::string& text, const std::string& file, const ModelConfig& config, size_t positions) {
@@ -375,6 +386,7 @@ Claims::Claims(const std::string& text, const std::string& file, const ModelConf
     if (line.empty()) continue;
     claims_.push_back(Parser(line, file + ":" + std::to_string(number), config, positions, tensors_).parse());
   }
+  if (claims_.empty() && !file.empty()) refuse(file, "holds no claim, expected one a line", "sinkref certify --help shows what one looks like");
 }
 
 Claims::~Claims() = default;

@@ -31,6 +31,8 @@
 #include <cmath>
 #include <functional>
 
+#include "sinkref/error.h"
+
 namespace sinkref {
 
 namespace {
@@ -490,7 +492,9 @@ EvenRows<T>::EvenRows(const BallTable& x, size_t first, size_t rows, long digit_
       }
   }
   count = static_cast<size_t>(ceil_div(bits, digit_bits));
-  if (count > most_digits) throw std::logic_error("balls of more bits than attention's products are made for");
+  if (count > most_digits)
+    refuse("certify", "attention's rows take " + std::to_string(bits) + " bits, expected at most " +
+           std::to_string(static_cast<long>(most_digits) * digit_bits), "give a smaller --bits, or none");
   digits.resize(count * rows * cols);
   errors.resize(rows * cols);
   magnitudes.resize(rows * cols);

@@ -46,10 +46,7 @@ int generate_with(const GenerateCommand& options, const Model& model) {
   std::vector<Sequence<T>> sequences;
   for (const std::vector<int>& tokens : batch) {
     sequences.push_back(forward.start(tokens));
-    if (tokens.size() + options.max_new_tokens > model.config().max_positions + 1)
-      throw InputError("--max-new-tokens " + std::to_string(options.max_new_tokens) + " after " +
-                       std::to_string(tokens.size()) + " tokens passes the model's limit of " +
-                       std::to_string(model.config().max_positions) + "; ask for fewer");
+    require_room(model, tokens.size(), options.max_new_tokens, "--max-new-tokens");
   }
   if (!tokenizer && !options.json) say("no tokenizer: printing token ids");
   ordered_json all = ordered_json::array();
@@ -58,7 +55,7 @@ int generate_with(const GenerateCommand& options, const Model& model) {
     Hooks<T> hooks;
     add_patch(patch, hooks, options.patch_site);
     add_ablation(ablation, hooks);
-    add_interventions(interventions, {sequence.pending.size()}, hooks);
+    add_interventions(interventions, {sequence.pending.size()}, hooks, options.max_new_tokens);
     Fingerprint<T> fingerprint;
     if (options.fingerprint) fingerprint.attach(hooks);
     std::optional<StreamDecoder> text;

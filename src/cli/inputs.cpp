@@ -89,6 +89,13 @@ std::vector<int> read_one_sequence(const TextCommand& o, const Checkpoint& check
   return std::move(batch[0]);
 }
 
+void require_room(const Model& model, size_t tokens, size_t new_tokens, const std::string& option) {
+  const size_t most = model.config().max_positions;
+  if (tokens + new_tokens > most + 1)
+    throw InputError(option + " " + std::to_string(new_tokens) + " after " + std::to_string(tokens) +
+                     " tokens passes the model's limit of " + std::to_string(most) + "; ask for fewer");
+}
+
 RunOptions run_options(const RunningCommand& options) {
   RunOptions run;
   run.kernel = options.kernel;

@@ -41,6 +41,9 @@ std::vector<int> read_one_sequence(const TextCommand& options, const Checkpoint&
 /// tokenizer, ids from all over the vocabulary.
 SinkInputs patch_inputs(const TextCommand& options, const Model& model);
 
+/// The context holds so many new tokens; the last of them is chosen and not run. `option` is named in the refusal.
+void require_room(const Model& model, size_t tokens, size_t new_tokens, const std::string& option);
+
 RunOptions run_options(const RunningCommand& options);
 
 /// --patch as neurons: parsed, or found by the sink analysis for "auto".

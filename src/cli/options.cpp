@@ -142,8 +142,8 @@ bool is_option(const std::string& argument) {
 class Parser {
  public:
   Parser(const CommandRow& row, const std::vector<CommandRow>& all, const OptionTable& table,
-         const std::vector<std::string>& arguments)
-      : row_(row), all_(all), table_(table), rest_(arguments) {}
+         const std::vector<std::string>& arguments, std::set<std::string>& given)
+      : row_(row), all_(all), table_(table), rest_(arguments), given_(given) {}
 
   /// False if the help was asked for.
   bool parse() {
@@ -168,7 +168,7 @@ class Parser {
     const std::string name = argument.substr(0, equals);
     const Option* option = name.starts_with("--") ? find(table_, name.substr(2)) : nullptr;
     if (option == nullptr) unknown(name);
-    if (!option->value.several && !seen_.insert(option->name).second)
+    if (!given_.insert(option->name).second && !option->value.several)
       fail(name + " is given twice, expected once");
     last_ = option;
     const bool has_value = equals < argument.size();
@@ -241,7 +241,7 @@ class Parser {
   const OptionTable& table_;
   const std::vector<std::string>& rest_;
   size_t at_ = 0;
-  std::set<std::string> seen_;
+  std::set<std::string>& given_;
   const Option* last_ = nullptr;
   std::string last_value_;
 };
@@ -293,7 +293,7 @@ std::unique_ptr<Command> parse_command(const CommandRow& row, const std::vector<
                                        const std::vector<std::string>& arguments) {
   std::unique_ptr<Command> command = row.make();
   const OptionTable table = whole_table(*command);
-  if (!Parser(row, all, table, arguments).parse()) {
+  if (!Parser(row, all, table, arguments, command->given).parse()) {
     print_help(row, table);
     return nullptr;
   }

@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -70,6 +71,7 @@ struct Command {
   bool model_given = false;  ///< otherwise it is the tiny model that comes along
   size_t threads = 0;
   bool json = false;
+  std::set<std::string> given;  ///< names of the options that are there, "model"
 
   virtual ~Command() = default;
   /// Rows that refer to this object's members.

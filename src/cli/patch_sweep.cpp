@@ -253,8 +253,9 @@ constexpr size_t label_columns = 20;
 /// A share in percent; on a terminal red towards the clean run, blue away from it.
 void print_cell(double share, bool percent, bool color) {
   char text[16];
-  const double shown = percent ? std::clamp(std::round(100 * share), -999.0, 999.0) : share;
-  std::snprintf(text, sizeof text, percent ? "%5.0f" : " %8.3g", shown == 0 ? 0.0 : shown);
+  const double shown = percent ? std::round(100 * share) : share;
+  if (percent && std::fabs(shown) > 999) std::snprintf(text, sizeof text, "%5s", shown > 0 ? ">999" : "<-999");
+  else std::snprintf(text, sizeof text, percent ? "%5.0f" : " %8.3g", shown == 0 ? 0.0 : shown);
   if (!color || !percent) {
     std::cout << text;
     return;

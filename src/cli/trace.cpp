@@ -89,9 +89,12 @@ int trace_with(const TraceCommand& options, const Model& model) {
   const auto change = [&](Hooks<T>& changed, const std::vector<size_t>& lengths) {
     add_patch(patch, changed, options.patch_site);
     add_ablation(ablation, changed);
-    add_interventions(interventions, lengths, changed);
+    add_interventions(interventions, lengths, changed, options.generate);
   };
-  for (const std::vector<int>& sequence : prompts) check_tokens(model, sequence);
+  for (const std::vector<int>& sequence : prompts) {
+    check_tokens(model, sequence);
+    if (options.generate > 0) require_room(model, sequence.size(), options.generate, "--generate");
+  }
   const auto tokens = options.generate == 0 ? prompts : continued<T>(options, model, prompts, change);
   if (options.positions != "all")
     for (const std::vector<int>& sequence : tokens)

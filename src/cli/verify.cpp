@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <iostream>
+#include <set>
 
 #include "certify/certify.h"
 #include "cli/commands.h"
@@ -183,6 +184,7 @@ void check_usage(const VerifyCommand& options) {
   if (!options.traces.empty() && (options.candidate || !options.goldens.empty()))
     throw InputError("verify: two traces, --candidate and --golden are three different comparisons; "
                      "choose one");
+  if (options.perturb) throw InputError("verify: --perturb belongs to --self; add it");
   if (options.traces.empty() && !options.candidate && options.goldens.empty())
     throw InputError("verify: nothing to compare; expected --candidate THEIRS.safetensors, two "
                      "traces, or --golden FILE");
@@ -193,6 +195,32 @@ void check_usage(const VerifyCommand& options) {
 }
 
 }  // namespace
+
+/// What the chosen comparison would pass over is refused: none may agree for what it did not look at.
+void VerifyCommand::check_options() const {
+  std::string comparison;
+  std::set<std::string> taken, passed_over;  // passed over: the options of no use, where that is the shorter list
+  if (self) {
+    comparison = "--self";
+    taken = {"self", "perturb", "model", "prompt", "prompt-file", "tokens", "tokens-file", "bos"};
+  } else if (candidate) {
+    comparison = exact ? "--candidate with --exact" : "--candidate";
+    passed_over = {"perturb"};
+    if (exact) passed_over.insert({"require", "candidate-dtype", "candidate-cache", "write-budget"});
+  } else if (!goldens.empty()) {
+    comparison = "--golden";
+    taken = {"golden", "kernel", "model"};
+  } else {
+    comparison = "the comparison of two traces";
+    taken = {"traces", "exact", "budget", "write-budget", "html", "force"};
+  }
+  taken.insert({"json", "threads"});
+  std::set<std::string> all = given;
+  if (!traces.empty()) all.insert("traces");  // which stand without a name
+  for (const std::string& name : all)
+    if (passed_over.empty() ? !taken.contains(name) : passed_over.contains(name))
+      throw InputError("verify: --" + name + " is of no use to " + comparison + ", expected only what changes it; leave it out");
+}
 
 OptionTable VerifyCommand::table() {
   return joined(
@@ -225,9 +253,9 @@ std::unique_ptr<Command> make_verify() { return std::make_unique<VerifyCommand>(
 
 int VerifyCommand::run() const {
   const VerifyCommand& options = *this;
+  if (!options.self) check_usage(options);
+  check_options();
   if (options.self) return verify_self(options);
-  if (options.perturb) throw InputError("verify: --perturb belongs to --self; add it");
-  check_usage(options);
   if (options.certify) require_certify();
   if (!options.goldens.empty() && !options.candidate) return verify_goldens(options);
   std::optional<OutputFile> budget, html;  // claimed before the work

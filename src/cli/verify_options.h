@@ -13,6 +13,9 @@ struct VerifyCommand : RunningCommand {
   OptionTable table() override;
   int run() const override;
   bool needs_model() const override { return traces.empty(); }
+
+ private:
+  void check_options() const;
 };
 
 /// --self

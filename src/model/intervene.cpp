@@ -328,6 +328,23 @@ void require_positions(const HookIntervention& one, const std::vector<size_t>& l
   }
 }
 
+/// A place that no row of the run has would leave it as it is, without a word.
+void require_reached(const HookIntervention& one, const std::vector<size_t>& lengths, size_t generated) {
+  const size_t longest = *std::max_element(lengths.begin(), lengths.end()) + generated;
+  const auto refused = [&](const std::string& problem) {
+    refuse(one.text, problem + ", expected positions below " + std::to_string(longest), "choose among those of the run");
+  };
+  if (one.action == Action::pin && one.pinned >= longest) refused("pins to position " + std::to_string(one.pinned));
+  for (const PositionSlice& slice : one.positions) {
+    const bool reached = std::any_of(lengths.begin(), lengths.end(), [&](size_t length) {
+      for (size_t p = 0; p < length + generated; ++p)
+        if (selected({slice}, p, length)) return true;
+      return false;
+    });
+    if (!reached) refused("names positions that no prompt has");
+  }
+}
+
 }  // namespace
 
 GivenValues read_given(const std::string& file, const std::string& hook) {
@@ -375,8 +392,9 @@ std::string interventions_text(const std::vector<HookIntervention>& intervention
 
 template <class T>
 void add_interventions(const std::vector<HookIntervention>& interventions, const std::vector<size_t>& lengths,
-                       Hooks<T>& hooks) {
+                       Hooks<T>& hooks, size_t generated) {
   for (const HookIntervention& one : interventions) {
+    require_reached(one, lengths, generated);
     if (one.action == Action::from) require_positions(one, lengths);
     // A copy that the hooks own.
     const auto own = std::make_shared<const HookIntervention>(one);
@@ -384,7 +402,7 @@ void add_interventions(const std::vector<HookIntervention>& interventions, const
   }
 }
 
-template void add_interventions<float>(const std::vector<HookIntervention>&, const std::vector<size_t>&, Hooks<float>&);
-template void add_interventions<double>(const std::vector<HookIntervention>&, const std::vector<size_t>&, Hooks<double>&);
+template void add_interventions<float>(const std::vector<HookIntervention>&, const std::vector<size_t>&, Hooks<float>&, size_t);
+template void add_interventions<double>(const std::vector<HookIntervention>&, const std::vector<size_t>&, Hooks<double>&, size_t);
 
 }  // namespace sinkref

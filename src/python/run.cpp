@@ -180,7 +180,7 @@ void run_as(const Opened& opened, sinkref_run& run) {
   Hooks<T> hooks;
   std::vector<size_t> prompts;
   for (const std::vector<int>& sequence : tokens) prompts.push_back(before + sequence.size());
-  add_interventions(interventions_of(run, c), prompts, hooks);
+  add_interventions(interventions_of(run, c), prompts, hooks, run.generate);
   for (size_t i = 0; i < run.functions; ++i) {
     const Hook hook = hook_of(run.function_names[i], model);
     options.whole_patterns |= is_attention(hook.point);
