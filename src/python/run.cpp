@@ -17,11 +17,11 @@ void Opened::load_layers() const {
   });
 }
 
-namespace {
-
 Hook hook_of(const char* name, const Model& model) {
   return select_hooks(name, model.config().layers, "hook").at(0);
 }
+
+namespace {
 
 std::vector<HookIntervention> interventions_of(const sinkref_run& run, const ModelConfig& config) {
   if (run.interventions == nullptr) return {};
@@ -247,9 +247,9 @@ void sweep_as(const Opened& opened, const sinkref_sweep& s) {
   sweep.by_head = s.by_head != 0;
   sweep.observed = hook_of(s.observed, opened.model);
   sweep.observed_position = s.observed_position;
+  sweep.each_block = check_signals;
   patch_sweep<T>(opened.model, opened.options, {s.tokens, s.tokens + s.length}, {s.source, s.source + s.source_length},
                  sweep, [&](size_t first, const Matrix<T>& rows) {
-                   check_signals();
                    const sinkref_rows cells{first, rows.rows, rows.values.data()};
                    if (s.result(&cells) != 1) throw Stopped{sinkref_stopped};
                  });
@@ -271,6 +271,19 @@ int sinkref_interventions(const sinkref_model* model, const sinkref_run* run, si
   using namespace sinkref::python;
   return guarded([&] {
     *text = new sinkref_buffer{interventions_text(interventions_of(*run, model->opened->model.config()))};
+  });
+}
+
+int sinkref_changed_hooks(const sinkref_model* model, const sinkref_run* run, size_t position,
+                          sinkref_buffer** indices) {
+  using namespace sinkref;
+  using namespace sinkref::python;
+  return guarded([&] {
+    const ModelConfig& c = model->opened->model.config();
+    std::vector<size_t> changed;
+    for (const HookIntervention& one : interventions_of(*run, c))
+      if (may_change(one, position, run->lengths[0])) changed.push_back(hook_index(one.hook, c.layers));
+    *indices = new sinkref_buffer{bytes_of<size_t>(changed)};
   });
 }
 
