@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "eval/eval.h"
+#include "model/not_finite.h"
 #include "python/handles.h"
 #include "sinkref/error.h"
 #include "sinkref/interventions.h"
@@ -288,9 +289,15 @@ int sinkref_changed_hooks(const sinkref_model* model, const sinkref_run* run, si
 }
 
 int sinkref_run_model(const sinkref_model* model, sinkref_run* run) {
+  using namespace sinkref;
   using namespace sinkref::python;
   return guarded([&] {
     const std::shared_ptr<Opened> opened = model->opened;
-    opened->fp64 ? run_as<double>(*opened, *run) : run_as<float>(*opened, *run);
+    try {
+      opened->fp64 ? run_as<double>(*opened, *run) : run_as<float>(*opened, *run);
+    } catch (const NotFinite& error) {
+      if (run->functions == 0 && run->interventions == nullptr) throw;
+      throw InputError(std::string(error.what()) + ", or see what the hooks and interventions write");
+    }
   });
 }

@@ -1051,6 +1051,11 @@ class BadInput(Case):
         self.refused("NaN at position 3, element 5", self.model.run_with_hooks, ids, [(name, in_place)])
         self.refused("finite", self.model.run_with_hooks, ids,
                      [("blocks.0.attn.hook_pattern", lambda a, h: a - np.float32(np.inf))])
+        scores = "blocks.1.attn.hook_attn_scores"
+        self.refused("not finite.*overflows.*hooks and interventions", self.model.run_with_hooks, ids,
+                     [(scores, lambda a, h: np.full_like(a, -np.inf))])
+        self.refused("not finite.*overflows.*hooks and interventions", self.model.run_with_cache, ids, interventions=
+                     sinkref.Intervention.zero("blocks.1.ln1.hook_scale"))
         for bad in (5, [5], [(name,)], [(name, 5)], [(None, print)], "ab", [(name, print, 1)]):
             self.refused("fwd_hooks", self.model.run_with_hooks, ids, bad)
         self.refused("one after the other", self.model.run_with_hooks, [ids, ids], [(name, lambda a, h: None)])
