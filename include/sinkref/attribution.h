@@ -21,7 +21,7 @@ struct ScoreAttribution {
   std::vector<std::string> query_labels, key_labels;  ///< "embed", "0.head.3" or "0.attn", "0.mlp", "0.attn.bias", "bias"
   Matrix<double> values;                              ///< (query writers, key writers)
   double score = 0;                                   ///< as the engine has it: scaled
-  double bound = 0;
+  double bound = 0;                                   ///< of |score - Σ values|, in the score's unit
 };
 
 /// The score of one head, query and key of a run. Throws InputError for what the model or the prompt does not have,

@@ -111,6 +111,9 @@ std::vector<HookIntervention> parse_interventions(const std::string& text, const
 /// For metadata: nothing that differs between machines. "none" without any.
 std::string interventions_text(const std::vector<HookIntervention>& interventions);
 
+/// Whether it may change a position of a sequence whose prompt has `length` tokens.
+bool may_change(const HookIntervention& one, size_t position, size_t length);
+
 /// Adds them in their order. `lengths`: of the sequences' prompts, to which `generated` tokens may be appended.
 /// Throws InputError where `from` has fewer positions than are to be replaced, and for one that no position has.
 template <class T>

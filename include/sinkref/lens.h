@@ -14,7 +14,7 @@ using LensResult = std::function<void(size_t layer, const Matrix<T>& logits)>;
 
 /// The logit lens (nostalgebraist 2020): the logits that the final norm and W_U make of the residual stream after each
 /// layer, layer by layer. The last layer's are the model's, bit for bit. options.progress is told layers; the run
-/// that comes before them counts as two.
+/// that comes before them counts as two. `positions` are absolute, from 0.
 template <class T>
 void lens(const Model& model, const RunOptions& options, const std::vector<int>& tokens,
           const std::vector<size_t>& positions, const LensResult<T>& result);

@@ -3,6 +3,7 @@
 #include <span>
 #include <string>
 
+#include "sinkref/hooks.h"
 #include "sinkref/kernels.h"
 
 namespace sinkref {
@@ -25,10 +26,12 @@ const char* metric_name(Metric::Kind kind);
 /// How many tokens a metric is of: two, one or none.
 size_t metric_tokens(Metric::Kind kind);
 
+/// Throws InputError for a metric of tokens where the row is not of logits.
+void check_observed(Metric::Kind kind, Hook observed);
 /// Throws InputError for a token beyond a row of `width` numbers.
 void check_metric(const Metric& metric, size_t width);
 
-/// The same bits for every kernel.
+/// The same bits for every kernel. The tokens have passed check_metric() for the row's width, and there is one row.
 template <class T>
 double measure(const Metric& metric, const Kernels<T>& kernels, std::span<const T> row);
 

@@ -16,6 +16,7 @@ struct PatchSweep {
   bool by_head = false;                  ///< of q, k, v, z (and after RoPE): each head by itself
   Hook observed{HookPoint::Logits, 0};   ///< what is looked at: neither scores nor pattern
   size_t observed_position = 0;
+  std::function<void()> each_block;      ///< called after each block of every run, or none; may throw
 };
 
 /// Rows of the observed hook, one a cell; cells [first, first + rows.rows) of layers × positions × heads.

@@ -153,8 +153,7 @@ Metric read_metric(const PatchSweepCommand& options, const Hook& observed, const
   Metric metric{options.metric, 0, 0};
   const size_t needed = metric_tokens(metric.kind);
   const std::string name = std::string("--metric ") + metric_name(metric.kind);
-  if (needed > 0 && observed.point != HookPoint::Logits)
-    refuse(name, "looks at " + hook_name(observed) + ", expected logits", "take --metric norm");
+  check_observed(metric.kind, observed);
   const std::optional<size_t> tokens[] = {words.token(options.answer, options.answer_token, "answer"),
                                           words.token(options.wrong, options.wrong_token, "wrong")};
   for (const size_t i : {0, 1}) {

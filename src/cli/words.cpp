@@ -5,6 +5,7 @@
 #include "cli/ids.h"
 #include "cli/inputs.h"
 #include "sinkref/error.h"
+#include "tokenizer/token_name.h"
 
 namespace sinkref::cli {
 
@@ -50,11 +51,7 @@ std::optional<size_t> Words::token(const std::optional<std::string>& text, std::
 std::string Words::name(size_t id) {
   if (!has_none_) {
     try {
-      const int one[] = {static_cast<int>(id)};
-      if (id < tokenizer().vocab_size()) {
-        const std::string text = tokenizer().decode(one);
-        return text.empty() ? tokenizer().piece(one[0]) : valid_utf8(text);
-      }
+      return token_name(tokenizer(), id);
     } catch (const InputError&) {
       has_none_ = true;
     }

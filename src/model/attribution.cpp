@@ -20,6 +20,7 @@
 #include <limits>
 #include <map>
 
+#include "arithmetic/chain_roundings.h"
 #include "base/threads.h"
 #include "sinkref/error.h"
 #include "sinkref/number.h"
@@ -32,12 +33,6 @@ constexpr double double_roundoff = 0x1p-53;
 
 /// γₙ
 double gamma(double n, double u) { return n * u / (1 - n * u); }
-
-/// The most roundings that a term of a chain (number.h) goes through: of its block, of the blocks' sum, of the spans'.
-double chain_roundings(size_t terms) {
-  return double(std::min(terms, chain_block)) + double(chain_span / chain_block) +
-         double((terms + chain_span - 1) / chain_span);
-}
 
 /// What the engine has at one position, by hook.
 using Kept = std::map<Hook, std::vector<double>>;
@@ -122,7 +117,7 @@ class Splitter {
     const LayerWeights& w = model_.layer(l);
     const std::vector<double>&z = at(rows, HookPoint::Z, l), &out = at(rows, HookPoint::AttnOut, l);
     std::vector<std::vector<double>> heads(c.heads, std::vector<double>(c.hidden_size));
-    const double chain_error = gamma(chain_roundings(z.size()), u);
+    const double chain_error = gamma(double(chain_roundings(z.size())), u);
     parallel_for(c.hidden_size, [&](size_t n) {
       const std::vector<float> row = widen_row(w.wo, n);
       double terms = 0;
@@ -160,7 +155,7 @@ class Splitter {
     Split y{x.labels, std::vector<std::vector<double>>(x.parts.size(), std::vector<double>(h)),
             {engine.begin() + long(first), engine.begin() + long(first + h)}, std::vector<double>(h),
             std::vector<double>(h)};
-    const double chain_error = gamma(chain_roundings(w.cols), u), norm_error = 1 + gamma(2, u);
+    const double chain_error = gamma(double(chain_roundings(w.cols)), u), norm_error = 1 + gamma(2, u);
     parallel_for(h, [&](size_t r) {
       const std::vector<float> row = widen_row(w, first + r);
       for (size_t part = 0; part < x.parts.size(); ++part) {
@@ -261,7 +256,7 @@ ScoreAttribution attribute_score(const Model& model, const RunOptions& options, 
   double error = 0, terms = 0;
   for (size_t r = 0; r < c.head_dim; ++r) {
     const double a = std::fabs(q.value[r]), b = std::fabs(k.value[r]);
-    error += q.error[r] * b + (a + q.error[r]) * k.error[r] + gamma(chain_roundings(c.head_dim), u) * a * b;
+    error += q.error[r] * b + (a + q.error[r]) * k.error[r] + gamma(double(chain_roundings(c.head_dim)), u) * a * b;
     terms += q.terms[r] * k.terms[r];
   }
   const size_t operations = 2 * (c.hidden_size + c.heads * c.head_dim) + c.head_dim + q.parts.size() + k.parts.size() + 32;

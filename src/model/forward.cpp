@@ -7,6 +7,7 @@
 
 #include "arithmetic/layers.h"
 #include "base/threads.h"
+#include "model/not_finite.h"
 #include "sinkref/error.h"
 
 namespace sinkref {
@@ -193,10 +194,10 @@ template <class T>
 void Forward<T>::require_finite(bool finite, const std::string& what) const {
   if (finite) return;
   model_.require_finite_weights(end_block());
-  refuse(model_.checkpoint().path().string(),
-         what + " is not finite, expected it to be as all weights are: " +
-             (sizeof(T) == 4 ? "fp32 overflows" : "fp64 overflows"),
-         sizeof(T) == 4 ? "try --precision fp64" : "choose another model or prompt");
+  throw NotFinite(model_.checkpoint().path().string() + ": " + what +
+                  " is not finite, expected it to be as all weights are: " +
+                  (sizeof(T) == 4 ? "fp32 overflows; try --precision fp64"
+                                  : "fp64 overflows; choose another model or prompt"));
 }
 
 template <class T>

@@ -390,6 +390,10 @@ std::string interventions_text(const std::vector<HookIntervention>& intervention
   return text.empty() ? "none" : text;
 }
 
+bool may_change(const HookIntervention& one, size_t position, size_t length) {
+  return selected(one.positions, position, length);
+}
+
 template <class T>
 void add_interventions(const std::vector<HookIntervention>& interventions, const std::vector<size_t>& lengths,
                        Hooks<T>& hooks, size_t generated) {

@@ -22,6 +22,12 @@ const char* metric_name(Kind kind) {
 
 size_t metric_tokens(Kind kind) { return kind == Kind::norm ? 0 : kind == Kind::logit_difference ? 2 : 1; }
 
+void check_observed(Kind kind, Hook observed) {
+  if (metric_tokens(kind) > 0 && observed.point != HookPoint::Logits)
+    refuse(std::string("the metric ") + metric_name(kind), "looks at " + hook_name(observed) + ", expected logits",
+           "take norm");
+}
+
 void check_metric(const Metric& metric, size_t width) {
   const size_t tokens[] = {metric.token, metric.other};
   for (size_t i = 0; i < metric_tokens(metric.kind); ++i)

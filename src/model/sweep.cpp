@@ -92,10 +92,23 @@ class Sweeper {
     });
   }
 
+  /// What the hooks need from a block on, with `each_block` after each but the last.
+  Extent watched(Hooks<T>& hooks, size_t first_block = 0) const {
+    Extent extent = extent_of(hooks, model_.config());
+    extent.first_block = first_block;
+    if (sweep_.each_block)
+      for (size_t layer = first_block; layer + 1 < extent.end_block; ++layer)
+        hooks.add({HookPoint::ResidPost, layer}, [this](const Activation<T>&) { sweep_.each_block(); });
+    return extent;
+  }
+
   void read_source(const std::vector<int>& source) {
     Hooks<T> hooks;
     for (const size_t layer : sweep_.layers) keep({sweep_.point, layer}, theirs_[layer], hooks);
-    sinkref::run(model_, options_, {source}, hooks);
+    Forward<T> forward(model_, options_, watched(hooks));
+    std::vector<Sequence<T>> batch = {forward.start(source)};
+    forward.run(batch, hooks);
+    hooks.require_all_called();
   }
 
   /// The run that is patched: its keys and values, its residual stream, what is patched, and the observed row.
@@ -106,7 +119,7 @@ class Sweeper {
       keep({sweep_.point, layer}, ours_[layer], hooks);
     }
     keep(sweep_.observed, observed_, hooks);
-    Forward<T> forward(model_, options_, extent_of(hooks, model_.config()));
+    Forward<T> forward(model_, options_, watched(hooks));
     base_.push_back(forward.start(tokens_));
     base_[0].logits_from = sweep_.observed_position;
     forward.run(base_, hooks);
@@ -164,9 +177,7 @@ class Sweeper {
         if (a.rows[r].position == sweep_.observed_position)
           std::copy_n(a.row(r), a.width, rows.row(cell_of[a.rows[r].sequence]));
     });
-    Extent extent = extent_of(hooks, model_.config());
-    extent.first_block = layer;
-    Forward<T>(model_, options_, extent).run(batch, hooks);
+    Forward<T>(model_, options_, watched(hooks, layer)).run(batch, hooks);
     hooks.require_all_called();
     return rows;
   }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "arithmetic/chain_roundings.h"
 #include "base/json_file.h"
 #include "python/handles.h"
 #include "sinkref/attribution.h"
@@ -62,6 +63,23 @@ int sinkref_block_point(const sinkref_model* model, const char* name, const char
   return guarded([&] {
     const size_t layers = model->opened->model.config().layers;
     *index = hook_index({block_point(name, where), 0}, layers);
+  });
+}
+
+size_t sinkref_chain_roundings(size_t terms) { return chain_roundings(terms); }
+
+const char* sinkref_metrics() {
+  static const std::string text = [] {
+    nlohmann::ordered_json metrics;
+    for (const Metric::Kind kind : metric_kinds) metrics[metric_name(kind)] = metric_tokens(kind);
+    return json_text(metrics, -1);
+  }();
+  return text.c_str();
+}
+
+int sinkref_check_observed(const sinkref_model* model, const char* metric, const char* observed) {
+  return guarded([&] {
+    check_observed(metric_of(metric, 0, 0).kind, hook_of(observed, model->opened->model));
   });
 }
 

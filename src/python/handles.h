@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <variant>
 #include <vector>
@@ -36,8 +37,16 @@ struct Stopped {
   sinkref_status status;
 };
 
+/// The hook of a whole name.
+Hook hook_of(const char* name, const Model& model);
+
 /// Runs f; what it throws becomes a status and the message of sinkref_error().
 sinkref_status guarded(const std::function<void()>& f);
+
+template <class Number>
+std::string bytes_of(std::span<const Number> numbers) {
+  return {reinterpret_cast<const char*>(numbers.data()), numbers.size_bytes()};
+}
 
 /// Throws Stopped if a signal's handler of the interpreter raises an exception.
 void check_signals();

@@ -10,8 +10,10 @@
 #include "base/threads.h"
 #include "python/handles.h"
 #include "sinkref/error.h"
+#include "tokenizer/token_name.h"
 
 using namespace sinkref;
+using python::bytes_of;
 using python::guarded;
 using python::Opened;
 
@@ -69,11 +71,6 @@ std::string described(const Model& model) {
 Tokenizer& tokenizer_of(Opened& opened) {
   if (!opened.tokenizer) opened.tokenizer = Tokenizer::open(opened.model.checkpoint());
   return *opened.tokenizer;
-}
-
-template <class Number>
-std::string bytes_of(std::span<const Number> numbers) {
-  return {reinterpret_cast<const char*>(numbers.data()), numbers.size_bytes()};
 }
 
 /// f(row of the activation, its place in a contiguous array), for all rows: the engine's threads wait meanwhile.
@@ -218,6 +215,13 @@ int sinkref_decode(sinkref_model* model, const int32_t* ids, size_t count, sinkr
                    std::to_string(tokenizer.vocab_size() - 1),
                "to_tokens gives the ids of a text");
     *text = new sinkref_buffer{tokenizer.decode({ids, count})};
+  });
+}
+
+int sinkref_token_name(sinkref_model* model, size_t id, sinkref_buffer** name) {
+  return guarded([&] {
+    const std::lock_guard lock(model->opened->tokenizer_used);
+    *name = new sinkref_buffer{token_name(tokenizer_of(*model->opened), id)};
   });
 }
 

@@ -99,6 +99,8 @@ SINKREF_API int sinkref_select(const sinkref_model* model, const char* globs, co
                                sinkref_buffer** indices);
 SINKREF_API int sinkref_encode(sinkref_model* model, const char* text, size_t bytes, int bos, sinkref_buffer** ids);
 SINKREF_API int sinkref_decode(sinkref_model* model, const int32_t* ids, size_t count, sinkref_buffer** text);
+/// What a table calls a token, as patch-sweep's JSON does.
+SINKREF_API int sinkref_token_name(sinkref_model* model, size_t id, sinkref_buffer** name);
 /// A tensor under its Hugging Face name, as fp32.
 SINKREF_API int sinkref_weight(const sinkref_model* model, const char* name, float* values);
 
@@ -140,6 +142,13 @@ SINKREF_API int sinkref_run_sweep(const sinkref_model* model, const sinkref_swee
 /// The hook of layer 0 that a name without its layer stands for: "hook_resid_pre", "resid_pre".
 SINKREF_API int sinkref_block_point(const sinkref_model* model, const char* name, const char* where, size_t* index);
 
+/// The roundings that a term of a chain (include/sinkref/number.h) of so many terms goes through.
+SINKREF_API size_t sinkref_chain_roundings(size_t terms);
+
+/// As JSON, the metrics' names with how many tokens each is of.
+SINKREF_API const char* sinkref_metrics();
+/// InputError for a metric of tokens where the observed hook is not the logits.
+SINKREF_API int sinkref_check_observed(const sinkref_model* model, const char* metric, const char* observed);
 /// A metric (include/sinkref/metric.h) of rows [count, width], of doubles for fp64, else of floats.
 SINKREF_API int sinkref_measure(const char* metric, size_t token, size_t other, const void* rows, size_t count,
                                 size_t width, int fp64, double* values);
@@ -153,6 +162,10 @@ SINKREF_API int sinkref_lens(const sinkref_model* model, const int32_t* tokens, 
 SINKREF_API int sinkref_attribute_score(const sinkref_model* model, const int32_t* tokens, size_t length, size_t layer,
                                         size_t head, size_t query, size_t key, int by_head, sinkref_buffer** about,
                                         sinkref_buffer** values);
+
+/// Indices (size_t) of the hooks that a run's interventions may change at one position of its first sequence.
+SINKREF_API int sinkref_changed_hooks(const sinkref_model* model, const sinkref_run* run, size_t position,
+                                      sinkref_buffer** indices);
 
 /// The interventions of a run as one text, each FILE named by the SHA-256 of its numbers.
 SINKREF_API int sinkref_interventions(const sinkref_model* model, const sinkref_run* run, sinkref_buffer** text);

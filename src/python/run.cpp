@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "eval/eval.h"
+#include "model/not_finite.h"
 #include "python/handles.h"
 #include "sinkref/error.h"
 #include "sinkref/interventions.h"
@@ -17,11 +18,11 @@ void Opened::load_layers() const {
   });
 }
 
-namespace {
-
 Hook hook_of(const char* name, const Model& model) {
   return select_hooks(name, model.config().layers, "hook").at(0);
 }
+
+namespace {
 
 std::vector<HookIntervention> interventions_of(const sinkref_run& run, const ModelConfig& config) {
   if (run.interventions == nullptr) return {};
@@ -247,9 +248,9 @@ void sweep_as(const Opened& opened, const sinkref_sweep& s) {
   sweep.by_head = s.by_head != 0;
   sweep.observed = hook_of(s.observed, opened.model);
   sweep.observed_position = s.observed_position;
+  sweep.each_block = check_signals;
   patch_sweep<T>(opened.model, opened.options, {s.tokens, s.tokens + s.length}, {s.source, s.source + s.source_length},
                  sweep, [&](size_t first, const Matrix<T>& rows) {
-                   check_signals();
                    const sinkref_rows cells{first, rows.rows, rows.values.data()};
                    if (s.result(&cells) != 1) throw Stopped{sinkref_stopped};
                  });
@@ -274,10 +275,29 @@ int sinkref_interventions(const sinkref_model* model, const sinkref_run* run, si
   });
 }
 
+int sinkref_changed_hooks(const sinkref_model* model, const sinkref_run* run, size_t position,
+                          sinkref_buffer** indices) {
+  using namespace sinkref;
+  using namespace sinkref::python;
+  return guarded([&] {
+    const ModelConfig& c = model->opened->model.config();
+    std::vector<size_t> changed;
+    for (const HookIntervention& one : interventions_of(*run, c))
+      if (may_change(one, position, run->lengths[0])) changed.push_back(hook_index(one.hook, c.layers));
+    *indices = new sinkref_buffer{bytes_of<size_t>(changed)};
+  });
+}
+
 int sinkref_run_model(const sinkref_model* model, sinkref_run* run) {
+  using namespace sinkref;
   using namespace sinkref::python;
   return guarded([&] {
     const std::shared_ptr<Opened> opened = model->opened;
-    opened->fp64 ? run_as<double>(*opened, *run) : run_as<float>(*opened, *run);
+    try {
+      opened->fp64 ? run_as<double>(*opened, *run) : run_as<float>(*opened, *run);
+    } catch (const NotFinite& error) {
+      if (run->functions == 0 && run->interventions == nullptr) throw;
+      throw InputError(std::string(error.what()) + ", or see what the hooks and interventions write");
+    }
   });
 }

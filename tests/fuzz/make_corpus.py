@@ -6,6 +6,7 @@
 They are the small files of reference_outputs and small files made here.
 """
 
+import argparse
 import gzip
 import json
 import os
@@ -14,7 +15,6 @@ import re
 import shutil
 import struct
 import subprocess
-import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -176,7 +176,9 @@ def seeds():
 
 
 def main():
-    folder = pathlib.Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=pathlib.Path)
+    folder = parser.parse_args().folder
     for reader, files in seeds().items():
         shutil.rmtree(folder / reader, ignore_errors=True)
         (folder / reader).mkdir(parents=True)

@@ -10,19 +10,17 @@ Every run also keeps the last block's resid_post, so that all compute the same.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-try:
-    import sinkref
-except ImportError:
-    sys.path.insert(0, str(ROOT / "src" / "python"))
-    os.environ.setdefault("SINKREF_PYTHON_LIBRARY", str(ROOT / "build" / "src" / "python" / "libsinkref_python.so"))
-    import sinkref
+sys.path.append(str(ROOT / "tools"))
+from package import use_package
+
+use_package()
+import sinkref
 
 NO_ATTENTION = lambda name: not name.endswith(("hook_attn_scores", "hook_pattern", "logits"))
 WATCHED = {

@@ -5,8 +5,8 @@
     meson configure build -Dpython=enabled && ninja -C build src/python/libsinkref_python.so
     build/venv-engines/bin/python tools/bench/sweep_transformerlens.py models/SmolLM2-135M-Instruct.Q4_1.gguf
 
-*Values*: on 20 pairs of prompts that differ in one name, the logit difference of patched runs (resid_pre, six layers, the
-position of the name and the last one). TransformerLens's noise is what its fp32 run is off from the same bridge in
+*Values*: on 20 pairs of prompts in which two names change places, the logit difference of patched runs (resid_pre, six layers,
+the last position of a name and the last one). TransformerLens's noise is what its fp32 run is off from the same bridge in
 float64; sinkref's fp32 is held against the same float64, and may be off by no more (rms over all cells). sinkref in
 fp64 shows that both compute one function.
 
@@ -87,12 +87,11 @@ def transformerlens_runner(path: Path, threads: int, fp64: bool) -> Callable:
 
 
 def sinkref_runner(path: Path, threads: int, fp64: bool) -> Callable:
-    try:
-        import sinkref
-    except ImportError:
-        sys.path.insert(0, str(ROOT / "src" / "python"))
-        os.environ.setdefault("SINKREF_PYTHON_LIBRARY", str(ROOT / "build" / "src" / "python" / "libsinkref_python.so"))
-        import sinkref
+    sys.path.append(str(ROOT / "tools"))
+    from package import use_package
+
+    use_package()
+    import sinkref
 
     sinkref.set_threads(threads)
     model = sinkref.Model(path, precision="fp64" if fp64 else "fp32")
@@ -132,7 +131,7 @@ def serve(name: str, path: Path, threads: int) -> None:
 
 
 def pairs(path: Path, count: int) -> list[dict]:
-    """Prompts and sources that differ in one name, as requests without cells."""
+    """Prompts and sources in which two names change places, as requests without cells."""
     ids = [found[0] for found in encode(path, list(NAMES)) if len(found) == 1]
     if len(ids) != len(NAMES):
         raise SystemExit("sweep_transformerlens.py: this model's tokenizer splits the names, expected one token each; "
@@ -142,7 +141,6 @@ def pairs(path: Path, count: int) -> list[dict]:
         a, b = i % len(NAMES), (i + 1 + i // len(NAMES)) % len(NAMES)
         clean, corrupted = (PROMPTS[i % len(PROMPTS)].format(NAMES[a], NAMES[b]) for a, b in ((a, b), (b, a)))
         source, tokens = encode(path, [clean, corrupted])
-        # Both names change places; the last mention, which decides the answer, is among the differences.
         if len(source) != len(tokens):
             raise SystemExit(f"sweep_transformerlens.py: {clean!r} and {corrupted!r} have {len(source)} and "
                              f"{len(tokens)} tokens, expected as many")
@@ -219,6 +217,9 @@ def parse() -> argparse.Namespace:
     for option in ("pairs", "tokens", "rounds", "sample", "threads"):
         if getattr(arguments, option) < 1:
             parser.error(f"--{option} {getattr(arguments, option)}: expected at least 1")
+    most = len(NAMES) * (len(NAMES) - 1)
+    if arguments.pairs > most:
+        parser.error(f"--pairs {arguments.pairs}: expected at most {most}, as many as {len(NAMES)} names make")
     if not arguments.model.exists():
         parser.error(f"{arguments.model}: no such file or folder; tools/get_smollm2.sh models fetches one")
     return arguments

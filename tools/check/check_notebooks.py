@@ -12,7 +12,6 @@ Exit: 0 all hold, 1 something does not.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -21,20 +20,12 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "tools"))
+from package import use_package  # noqa: E402
+
 NOTEBOOKS = ROOT / "tools" / "notebooks"
 LARGEST = 300_000
 SECONDS_PER_CELL = 1200
-
-
-def use_package() -> None:
-    """The kernels inherit the environment."""
-    try:
-        import sinkref  # noqa: F401
-    except ImportError:
-        path = [str(ROOT / "src" / "python"), os.environ.get("PYTHONPATH")]
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, path))
-        os.environ.setdefault("SINKREF_PYTHON_LIBRARY", str(ROOT / "build" / "src" / "python" / "libsinkref_python.so"))
-    os.environ.setdefault("SINKREF_PROGRAM", str(ROOT / "build" / "sinkref"))
 
 
 def texts(cell: nbformat.NotebookNode) -> str:

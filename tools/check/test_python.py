@@ -7,6 +7,7 @@
 SINKREF_PROGRAM names the program (build/sinkref). SINKREF_TEST_MODEL adds a larger model to the comparisons.
 """
 
+import dataclasses
 import doctest
 import gc
 import json
@@ -26,15 +27,13 @@ from pathlib import Path
 import numpy as np
 
 root = Path(__file__).resolve().parents[2]
-try:
-    import sinkref
-except ImportError:
-    sys.path.insert(0, str(root / "src" / "python"))
-    os.environ.setdefault("SINKREF_PYTHON_LIBRARY", str(root / "build" / "src" / "python" / "libsinkref_python.so"))
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [sys.path[0], os.environ.get("PYTHONPATH")]))
-    import sinkref
+sys.path.append(str(root / "tools"))
+from package import use_package  # noqa: E402
 
-program = os.environ.setdefault("SINKREF_PROGRAM", str(root / "build" / "sinkref"))
+use_package()
+import sinkref  # noqa: E402
+
+program = os.environ["SINKREF_PROGRAM"]
 tiny = [root / "reference_outputs" / name for name in ("tiny_llama1", "tiny_llama2", "tiny_llama3", "tiny_mistral")]
 larger = [Path(os.environ["SINKREF_TEST_MODEL"])] if "SINKREF_TEST_MODEL" in os.environ else []
 ids = [1, 5, 9, 7, 7, 7, 100, 3, 250, 8, 61, 62, 63, 7, 7, 1, 30, 31, 32, 33]
@@ -129,6 +128,14 @@ class ArraysAreTheTrace(Case):
             for name, values in few.items():
                 of_heads = name.endswith(("scores", "pattern"))
                 self.same(values, cache[name][:, :, index] if of_heads else cache[name][:, index], name)
+
+    def test_names_are_asked_once_for_each_hook(self):
+        model = sinkref.Model(tiny[2])
+        for runs in (model, model.start(ids[:3])):
+            asked = []
+            _, cache = runs.run_with_cache(ids, lambda name: asked.append(name) or name == "hook_embed")
+            self.assertEqual(asked, model.hook_names)
+            self.assertEqual(list(cache), ["hook_embed"])
 
     def test_only_what_is_asked_for(self):
         model = sinkref.Model(tiny[2])
@@ -246,6 +253,9 @@ class TheCommandLine(Case):
             self.assertEqual((sweep["values"], sweep["hook"]), (same.values.tolist(), same.hook))
             self.assertEqual((found["clean"]["value"], found["corrupted"]["value"]), (same.clean, same.corrupted))
             self.assertEqual((found["layers"], found["positions"]), ([0, last], [4, 5, 12, 19]))
+            texts = found["corrupted"]["texts"]
+            self.assertEqual(same.pieces, tuple(texts[p] for p in found["positions"]))
+            self.assertFalse(same == dataclasses.replace(same, values=same.values.copy()))
             with tempfile.TemporaryDirectory() as folder:
                 theirs = Path(folder, "clean.safetensors")
                 sinkref_program("trace", "--model", path, "--tokens", ",".join(map(str, self.clean)), "--hooks", "*",
@@ -786,7 +796,10 @@ class Sweeps(Case):
                 ("by_head", (ids, ids, metric), {"by_head": "yes"}), ("expected names", (ids, ids, metric, "z\0"), {}),
                 ("observed_position", (ids, ids, metric), {"observed_position": [1, 2]}),
                 ("no position", (ids, ids, metric), {"positions": [20]}), ("stands for", (ids, ids, metric), {"observed": "*"}),
-                ("neither scores", (ids, ids, metric), {"observed": "blocks.0.attn.hook_pattern"})):
+                ("neither scores", (ids, ids, sinkref.norm), {"observed": "blocks.0.attn.hook_pattern"}),
+                *(("looks at blocks.2.hook_resid_post, expected logits", (ids, ids, of_tokens),
+                   {"observed": "blocks.2.hook_resid_post"})
+                  for of_tokens in (metric, sinkref.probability(3), sinkref.log_probability(3)))):
             self.refused(message, model.patch_sweep, *arguments, **named)
 
         def fails(rows):
@@ -862,6 +875,40 @@ class Attributions(Case):
                                 self.assertLess(a.bound, (100 if few else 1) * closest * q * k / model.cfg.d_head**0.5, where)
                                 self.assertEqual(a.values.shape, (len(a.query_labels), len(a.key_labels)))
                                 self.assertEqual(len(set(a.query_labels)), len(a.query_labels))
+
+    def test_under_every_intervention_the_bound_holds_or_the_split_is_refused(self):
+        I = sinkref.Intervention
+        refused = {"hook_resid_pre", "hook_resid_mid", "hook_resid_post", "ln_final.hook_scale", "ln_final.hook_normalized",
+                   "logits"}
+        for path in (tiny[1], tiny[2]):  # with biases, without
+            model = sinkref.Model(path)
+            for hook in model._hooks:
+                end = hook.name if hook.layer is None else hook.name[len(f"blocks.{hook.layer}."):]
+                some = range(32) if end == "hook_embed" else None  # without any embedding the norm is 0
+                changes = [I.zero(hook.name, parts=some)] if not end.endswith("hook_scale") else []  # which divides
+                if not hook.attention:
+                    changes.append(I.steer(hook.name, np.linspace(0.5, 1, int(np.prod(hook.shape))), 2.0))
+                for change, by in ((change, by) for change in changes for by in ("layer", "head", "neuron")):
+                    barred = refused | {"layer": set(), "head": {"hook_attn_out"},
+                                        "neuron": {"hook_attn_out", "hook_mlp_out"}}[by]
+                    splits = [lambda: model.attribute_logit(ids, 74, -1, by, change)]
+                    if hook.layer is None or hook.layer <= 2:
+                        splits.append(lambda: model.attribute_norm(ids, 2, 9, by, [change]))
+                    for split in splits:
+                        if end in barred:
+                            self.refused(f"^interventions: {hook.name} is changed at position .*expected", split)
+                        else:
+                            a = split()
+                            self.assertLessEqual(abs(a.remainder), a.bound, (path.name, change, by))
+        # Elsewhere it is a run like any other.
+        for where, at in ((0, -1), ("3:", 2), (-1, 18)):
+            for by in ("layer", "head", "neuron"):
+                changes = (I.zero(f"blocks.1.{end}", where) for end in ("hook_resid_pre", "hook_attn_out", "hook_mlp_out"))
+                a = model.attribute_logit(ids, 74, at, by, changes)
+                self.assertLessEqual(abs(a.remainder), a.bound, (where, at, by))
+        self.refused("position 19.*expected other hooks", model.attribute_logit, ids, 74, interventions="*mid@-1=zero")
+        self.refused("norm.*is 0", model.attribute_norm, ids, 1, by="layer",
+                     interventions="hook_embed=zero;*attn_out=zero;*mlp_out=zero")
 
     def test_the_writers_of_a_score(self):
         """Taken out of the key's stream with the norm's scale held, a writer takes its share of the score along."""
@@ -1004,6 +1051,11 @@ class BadInput(Case):
         self.refused("NaN at position 3, element 5", self.model.run_with_hooks, ids, [(name, in_place)])
         self.refused("finite", self.model.run_with_hooks, ids,
                      [("blocks.0.attn.hook_pattern", lambda a, h: a - np.float32(np.inf))])
+        scores = "blocks.1.attn.hook_attn_scores"
+        self.refused("not finite.*overflows.*hooks and interventions", self.model.run_with_hooks, ids,
+                     [(scores, lambda a, h: np.full_like(a, -np.inf))])
+        self.refused("not finite.*overflows.*hooks and interventions", self.model.run_with_cache, ids, interventions=
+                     sinkref.Intervention.zero("blocks.1.ln1.hook_scale"))
         for bad in (5, [5], [(name,)], [(name, 5)], [(None, print)], "ab", [(name, print, 1)]):
             self.refused("fwd_hooks", self.model.run_with_hooks, ids, bad)
         self.refused("one after the other", self.model.run_with_hooks, [ids, ids], [(name, lambda a, h: None)])
@@ -1175,6 +1227,28 @@ class Process(Case):
             code = self.long_run.format(path=str(tiny[2]), setup="", call=call, error="KeyboardInterrupt")
             said, errors = self.interrupted(code, signal.SIGINT)
             self.assertEqual((said, errors), ("ended KeyboardInterrupt\n(1, 2, 512)\n", ""), call)
+
+    def test_a_sweep_looks_for_signals_after_each_block(self):
+        """One batch of cells takes seconds, in which a handler is called again and again."""
+        model = sinkref.Model(tiny[2], kernel="spec", precision="fp64")
+        count, before_metric = [0], []
+
+        def metric(rows):
+            before_metric.append(count[0])
+            return rows[:, 0]
+
+        def tick(*_):
+            count[0] += 1
+
+        old = signal.signal(signal.SIGALRM, tick)
+        signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+        try:
+            model.patch_sweep([5] * 500, [7] * 500, metric, layers=0, positions=0)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, old)
+        # Once as the run begins, once as the metric is called; three blocks each of the run as it is and of the cell.
+        self.assertGreater(before_metric[0], 4)
 
     def test_the_exception_of_another_signals_handler_does_so_too(self):
         setup = "def stop(*_): raise TimeoutError('mine')\nsignal.signal(signal.SIGUSR1, stop)"

@@ -123,12 +123,6 @@ double rounding(size_t roundings) {
   return nu / (1 - nu);
 }
 
-size_t chain_roundings(size_t n) {
-  const size_t blocks = (n + chain_block - 1) / chain_block;
-  return std::min(n, chain_block) + std::min(blocks, chain_span / chain_block) +
-         (n + chain_span - 1) / chain_span;
-}
-
 /// The forward pass rounds a term on its way into z, attn_out, its bias, the residual, the division
 /// by the scale, the weight, the gate's sum and its bias; the account itself rounds in double.
 template <class T>

@@ -3,6 +3,7 @@
 #include <utility>
 #include <vector>
 
+#include "arithmetic/chain_roundings.h"
 #include "measure/first_layer/first_layer.h"
 
 // What the analyses of the first attention layer share: layer 0 recorded position by position, and
@@ -56,8 +57,6 @@ void divide(PreAccount& total, double count);
 /// γ_n = n·u / (1 - n·u): the relative error of a result whose terms pass n roundings to T.
 template <class T>
 double rounding(size_t roundings);
-/// Roundings that a term of a blocked chain of n terms passes (kernels.h).
-size_t chain_roundings(size_t n);
 
 /// W_o in double's reach: the matrix, and per head the Gram matrix W_o,hᵀ W_o,h, with which
 /// ‖W_o,h x‖ costs h² instead of d·h.

@@ -10,7 +10,7 @@ import numpy as np
 
 from ._cache import ActivationCache
 from ._errors import InputError
-from ._interventions import Interventions
+from ._interventions import Intervention, Interventions, changed_hooks
 from ._library import check, lib, two_of
 from ._run import Positions, kept_positions, one_prompt
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ._model import Model
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Attribution:
     """What each part adds to `total`, in float64.
 
@@ -41,11 +41,6 @@ class Attribution:
         """The parts that add or take most."""
         order = np.argsort(-np.abs(self.values), kind="stable")[:count]
         return [(self.labels[i], float(self.values[i])) for i in order]
-
-
-def _roundings(terms: int) -> int:
-    """Of a chain (include/sinkref/number.h): blocks of 32 within spans of 512."""
-    return min(terms, 32) + 16 + -(-terms // 512)
 
 
 class _Parts:
@@ -71,7 +66,7 @@ class _Parts:
         """Each x[i]·W[i]·d, where out = x W + bias is a product of the engine. x (n), w (n, d_model)."""
         terms = x * (w.astype(np.float64) @ self.d)
         absolute = float(np.abs(x) @ (np.abs(w).astype(np.float64) @ np.abs(self.d)))
-        k = _roundings(len(x)) * self.unit
+        k = lib.sinkref_chain_roundings(len(x)) * self.unit
         self.bound += k / (1 - k) * absolute
         if bias.any():
             self.bound += self.unit * float(np.abs(out) @ np.abs(self.d))
@@ -117,18 +112,34 @@ class _Parts:
         return Attribution(values, tuple(self.labels), total, self.bound + 2 * own)
 
 
+def _accounted(model: "Model", length: int, position: int, by: str, interventions: Interventions) -> None:
+    """Refuses a change, at the position that is split, of what the parts add up to: no part has it."""
+    sums = ["hook_resid_pre", "hook_resid_mid", "hook_resid_post", "ln_final.hook_scale", "ln_final.hook_normalized",
+            "logits"]
+    sums += {"layer": [], "head": ["hook_attn_out"], "neuron": ["hook_attn_out", "hook_mlp_out"]}[by]
+    for name in changed_hooks(model, length, position, interventions):
+        if name.endswith(tuple(sums)):
+            raise InputError(f"interventions: {name} is changed at position {position}, which no part of a split by "
+                             f"{by!r} has; expected other hooks than {', '.join(sums)}, or other positions")
+
+
 def _cache(model: "Model", tokens: Any, by: str, layers: int, position: int, more: List[str],
            interventions: Interventions) -> ActivationCache:
     if by not in ("layer", "head", "neuron"):
         raise InputError(f'by: found {by!r}, expected "layer", "head" or "neuron"')
     ids = one_prompt(model, tokens, "tokens")
+    if not isinstance(interventions, (str, Intervention)) and hasattr(interventions, "__iter__"):
+        interventions = list(interventions)  # which are read twice
     if isinstance(position, bool) or not isinstance(position, (int, np.integer)):
         raise InputError(f"position: found {position!r}, expected one")
+    kept = kept_positions(int(position), len(ids))
+    assert kept is not None
+    _accounted(model, len(ids), int(kept[0]), by, interventions)
     ends = ["hook_attn_out", "hook_mlp_out", "hook_resid_mid", "hook_resid_post"]
     ends += ["attn.hook_z"] if by != "layer" else []
     ends += ["mlp.hook_post"] if by == "neuron" else []
     names = ["hook_embed", *more] + [f"blocks.{layer}.{end}" for layer in range(layers) for end in ends]
-    return model.run_with_cache(ids, names, int(position), logits=False, interventions=interventions)[1]
+    return model.run_with_cache(ids, names, int(kept[0]), logits=False, interventions=interventions)[1]
 
 
 def attribute_logit(model: "Model", tokens: Any, token: int, position: int = -1, by: str = "head",
@@ -142,7 +153,7 @@ def attribute_logit(model: "Model", tokens: Any, token: int, position: int = -1,
     parts = _Parts(model, cache, by, direction)
     parts.run(c.n_layers)
     # Divided by the scale, multiplied by the weight, then a chain.
-    k = (2 + _roundings(c.d_model)) * parts.unit
+    k = (2 + lib.sinkref_chain_roundings(c.d_model)) * parts.unit
     last = np.abs(cache["resid_post", c.n_layers - 1][0, 0].astype(np.float64))
     parts.bound += k / (1 - k) * float(last @ np.abs(direction))
     return parts.result(float(cache["logits"][0, 0, token]))
@@ -157,6 +168,8 @@ def attribute_norm(model: "Model", tokens: Any, layer: int, position: int = -1, 
     cache = _cache(model, tokens, by, layer + 1, position, [], interventions)
     stream = cache["resid_post", layer][0, 0].astype(np.float64)
     norm = float(np.linalg.norm(stream))
+    if norm == 0:
+        raise InputError(f"attribute_norm: the norm after layer {layer} is 0, expected a stream that has a direction")
     parts = _Parts(model, cache, by, stream / norm)
     parts.run(layer + 1)
     return parts.result(norm)
@@ -172,7 +185,7 @@ def lens(model: "Model", tokens: Any, positions: Positions = None) -> np.ndarray
     return logits
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ScoreAttribution:
     """What each pair of writers adds to an attention score, in float64.
 

@@ -8,9 +8,9 @@ from typing import Any, List, Mapping, Sequence, Tuple, Union, TYPE_CHECKING
 import numpy as np
 
 from ._errors import InputError
+from ._library import Run, bytes_of, lib
 
 if TYPE_CHECKING:
-    from ._library import Run
     from ._model import Model
 
 Parts = Union[None, int, Sequence[int], np.ndarray]
@@ -120,6 +120,16 @@ class Intervention:
 Interventions = Union[str, Intervention, Sequence[Union[str, Intervention]]]
 
 
+def changed_hooks(model: "Model", length: int, position: int, interventions: Interventions) -> List[str]:
+    """The hooks that interventions may change at one position of a prompt of `length` tokens."""
+    lengths = np.array([length], np.uintp)
+    request = Run(lengths=lengths.ctypes.data)
+    kept = give(model, interventions, request)
+    indices = bytes_of(lib.sinkref_changed_hooks, model._handle.value, c.byref(request), position)
+    del kept
+    return [model._hooks[i].name for i in np.frombuffer(indices, np.uintp)]
+
+
 def _positions(positions: Where) -> str:
     if isinstance(positions, str):
         return positions
@@ -151,7 +161,7 @@ def _place(values: Any, arrays: List[np.ndarray], what: str) -> str:
     return f"&{len(arrays) - 1}"
 
 
-def give(model: "Model", interventions: Interventions, run: "Run") -> Tuple[Any, ...]:
+def give(model: "Model", interventions: Interventions, run: Run) -> Tuple[Any, ...]:
     """Puts interventions into a run. What it returns has to live as long as the run."""
     if isinstance(interventions, (str, Intervention)):
         interventions = [interventions]

@@ -18,8 +18,8 @@ from ._errors import InputError
 from ._interventions import Interventions, give
 from ._library import Handle, Run, bytes_of, lib, made
 from ._program import Results, command
-from ._run import HookFunction, Names, Positions, chosen, kept_positions, one_sequence, run, token_batch, token_ids
-from ._state import State, with_logits
+from ._run import HookFunction, Names, Positions, chosen, one_sequence, run, token_batch, token_ids
+from ._state import State, run_and_keep
 from ._sweep import MetricFunction, Sweep, patch_sweep
 from ._weights import Weights
 
@@ -155,18 +155,7 @@ class Model(Weights):
 
         Returns (logits, cache). Shapes are a trace's: [b, p, ...], [b, H, q, k] for scores and pattern.
         """
-        batch = token_batch(self, tokens)
-        asked = chosen(self, names, "names")
-        captures, last = with_logits(self, asked, logits)
-        length = max(len(ids) for ids in batch)
-        if not captures and not last and not fwd_hooks:
-            raise InputError("names: nothing is asked for, expected names of hooks or logits")
-        result = run(self, batch, captures=captures, positions=kept_positions(positions, length),
-                     fwd_hooks=fwd_hooks, interventions=interventions, last_logits=last)
-        values = result.last_logits if last else result.cache.get("logits") if logits else None
-        if len(self._hooks) - 1 not in asked:
-            result.cache.pop("logits", None)
-        return values, result.cache
+        return run_and_keep(self, token_batch(self, tokens), names, positions, logits, fwd_hooks, interventions)
 
     def run_with_hooks(self, tokens: Any, fwd_hooks: Sequence[Tuple[Names, HookFunction]],
                        logits: Union[bool, str] = True, interventions: Interventions = ()) -> Optional[np.ndarray]:
@@ -230,8 +219,8 @@ class Model(Weights):
         hook                what is patched, without its layer: "hook_resid_pre" or "resid_pre", "mlp_out", "z", ...
         layers, positions   all, or chosen as in run_with_cache
         by_head             each head by itself
-        observed            the hook whose row at observed_position the metric is given: "logits", or
-                            "blocks.11.hook_resid_post" for the norm there
+        observed            the hook whose row at observed_position the metric is given: "logits", or for
+                            norm or your own another, as "blocks.11.hook_resid_post"
 
         A cell computes only what its patch can have changed, and has the bits of a whole run.
         """
@@ -244,6 +233,8 @@ class Model(Weights):
 
         by  "layer": embedding, attention and MLP of each layer; "head": each head and MLP; "neuron": each head and
             neuron. The values sum to the logit but for the engine's rounding, which has a derived bound.
+        interventions  as in run_with_cache; at this position none of what the parts add up to: the residual stream,
+            ln_final, the logits, attn_out where heads are split and mlp_out where neurons are
         """
         return attribute_logit(self, tokens, token, position, by, interventions)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Optional, Sequence, Tuple, Union, TYPE_CHECKING
+from typing import Any, Callable, List, Optional, Sequence, Tuple, Union, TYPE_CHECKING
 
 import numpy as np
 
@@ -16,14 +16,23 @@ if TYPE_CHECKING:
     from ._model import Model
 
 
-def with_logits(model: "Model", captures: Sequence[int], logits: Union[bool, str]) -> Tuple[Sequence[int], bool]:
-    """The captures that `logits` needs, and whether it asks for the last position's alone."""
+def run_and_keep(model: "Model", batch: List[np.ndarray], names: Names, positions: Positions, logits: Union[bool, str],
+                 fwd_hooks: Sequence[Tuple[Names, HookFunction]], interventions: Interventions,
+                 state: Optional[int] = None, before: int = 0) -> Tuple[Optional[np.ndarray], ActivationCache]:
+    """The logits asked for, and the activations: run_with_cache of a model and of a state."""
     if not (isinstance(logits, (bool, np.bool_)) or isinstance(logits, str) and logits == "last"):
         raise InputError(f'logits: found {logits!r}, expected True, "last" or False')
-    head = len(model._hooks) - 1
-    if isinstance(logits, (bool, np.bool_)) and logits and head not in captures:
-        captures = [*captures, head]
-    return captures, logits == "last"
+    asked, head, last = chosen(model, names, "names"), len(model._hooks) - 1, isinstance(logits, str)
+    captures = [*asked, head] if logits and not last and head not in asked else asked
+    if state is None and not captures and not last and not fwd_hooks:
+        raise InputError("names: nothing is asked for, expected names of hooks or logits")
+    result = run(model, batch, state=state, before=before, captures=captures,
+                 positions=kept_positions(positions, max(len(ids) for ids in batch)), fwd_hooks=fwd_hooks,
+                 interventions=interventions, last_logits=last)
+    values = result.last_logits if last else result.cache.get("logits") if logits else None
+    if head not in asked:
+        result.cache.pop("logits", None)
+    return values, result.cache
 
 
 class State:
@@ -69,16 +78,10 @@ class State:
         """Runs more tokens and keeps activations of them. As `Model.run_with_cache`; `positions` count from the
         first of the new tokens, and the keys of scores and pattern are all so far."""
         ids = one_sequence(self.model, tokens, "tokens")
-        captures, last = with_logits(self.model, chosen(self.model, names, "names"), logits)
-        asked = set(chosen(self.model, names, "names"))
-        result = run(self.model, [ids], state=self._handle.value, before=len(self), captures=captures,
-                     positions=kept_positions(positions, len(ids)), fwd_hooks=fwd_hooks, interventions=interventions,
-                     last_logits=last)
+        found = run_and_keep(self.model, [ids], names, positions, logits, fwd_hooks, interventions,
+                             self._handle.value, len(self))
         self._tokens = np.concatenate([self._tokens, ids])
-        values = result.last_logits if last else result.cache.get("logits") if logits else None
-        if len(self.model._hooks) - 1 not in asked:
-            result.cache.pop("logits", None)
-        return values, result.cache
+        return found
 
     def run_with_hooks(self, tokens: Any, fwd_hooks: Sequence[Tuple[Names, HookFunction]],
                        logits: Union[bool, str] = True, interventions: Interventions = ()) -> Optional[np.ndarray]:

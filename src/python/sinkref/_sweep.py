@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes as c
+import json
 from dataclasses import dataclass
 from typing import Any, Callable, List, Tuple, TYPE_CHECKING
 
 import numpy as np
 
 from ._errors import InputError
-from ._library import Cells, Sweep as Request, check, lib
+from ._library import Cells, Sweep as Request, bytes_of, check, lib
 from ._run import Callbacks, Positions, chosen, kept_positions, one_prompt
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 MetricFunction = Callable[[np.ndarray], np.ndarray]
 
 
-_TOKENS = {"logit_difference": 2, "log_probability": 1, "probability": 1, "norm": 0}
+_TOKENS = json.loads(lib.sinkref_metrics())  # how many, by name
 
 
 class Metric:
@@ -69,14 +70,15 @@ def probability(answer: int) -> Metric:
 norm = Metric("norm")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sweep:
     """What patch_sweep found.
 
     values     [layer, position], with by_head [layer, position, head]: the metric of each patched run
     corrupted  the metric of the run that is patched, without a patch
     clean      the metric of the run that the patches come from
-    layers, positions, pieces   the labels of the axes: numbers, numbers, and the text of the position's token
+    layers, positions, pieces   the labels of the axes: numbers, numbers, and the position's token: its text, or "<|bos|>" and the
+               like where it has none
     """
 
     values: np.ndarray
@@ -112,6 +114,8 @@ def patch_sweep(model: "Model", corrupted: Any, clean: Any, metric: MetricFuncti
     seen = chosen(model, observed, "observed")
     if len(seen) != 1:
         raise InputError(f"observed: {observed!r} stands for {len(seen)} hooks, expected one")
+    if isinstance(metric, Metric):
+        check(lib.sinkref_check_observed(model._handle.value, metric.name.encode(), model._hooks[seen[0]].name.encode()))
     length = len(ids)
     at = kept_positions(-1 if observed_position is None else observed_position, length, "observed_position")
     kept = kept_positions(slice(None) if positions is None else positions, length)
@@ -153,7 +157,7 @@ def patch_sweep(model: "Model", corrupted: Any, clean: Any, metric: MetricFuncti
 
     shape = (len(blocks), len(kept)) + ((heads,) if by_head else ())
     try:
-        pieces = tuple(model.to_string([int(ids[p])]) for p in kept)
+        pieces = tuple(bytes_of(lib.sinkref_token_name, model._handle.value, int(ids[p])).decode() for p in kept)
     except InputError:  # a model without a tokenizer
         pieces = tuple(str(int(ids[p])) for p in kept)
     return Sweep(np.concatenate(values).reshape(shape), whole(ids), whole(theirs), tuple(blocks.tolist()),
