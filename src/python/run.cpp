@@ -181,7 +181,8 @@ void run_as(const Opened& opened, sinkref_run& run) {
   Hooks<T> hooks;
   std::vector<size_t> prompts;
   for (const std::vector<int>& sequence : tokens) prompts.push_back(before + sequence.size());
-  add_interventions(interventions_of(run, c), prompts, hooks, run.generate);
+  // What comes later to a state may be meant.
+  add_interventions(interventions_of(run, c), prompts, hooks, run.state != nullptr ? c.max_positions : run.generate);
   for (size_t i = 0; i < run.functions; ++i) {
     const Hook hook = hook_of(run.function_names[i], model);
     options.whole_patterns |= is_attention(hook.point);
