@@ -621,10 +621,7 @@ TEST_CASE("certify: norms() has one number for each row", "[certify]") {
 TEST_CASE("certify: what was measured of a planted sink is proved, and what was not is disproved", "[certify]") {
   const PlantedModel planted({{3, 0.55}, {9, 0.45}});
   const Model model = planted.open();
-  StimulusChoice choice;
-  choice.ids = {0, 5, 9, 17, 22, 9, 30, 11, 4};
-  choice.repeats = 12;
-  Experiment experiment{model, "model", {}, stimuli_for(model, choice), "fp32", {}, {}};
+  Experiment experiment{model, "model", {}, stimuli_for(model, planted_stimuli()), "fp32", {}, {}};
   experiment.prover = cli::prover_for(model);
   Results results = measure(experiment, panels_of({"certified"}));
   const auto verdicts = [&] {

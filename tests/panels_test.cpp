@@ -24,10 +24,7 @@ const std::string outputs = SINKREF_SOURCE_DIR "/reference_outputs/";
 const std::vector<std::pair<size_t, double>> two_neurons = {{3, 0.55}, {9, 0.45}};
 
 Experiment experiment_of(const Model& model) {
-  StimulusChoice choice;
-  choice.ids = {0, 5, 9, 17, 22, 9, 30, 11, 4};
-  choice.repeats = 12;
-  return {model, "model", {}, stimuli_for(model, choice), "fp32", {}, {}};
+  return {model, "model", {}, stimuli_for(model, planted_stimuli()), "fp32", {}, {}};
 }
 
 /// Gives every claim one verdict, at one cost.

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "checkpoint_builder.h"
+#include "measure/stimuli/stimuli.h"
 #include "sinkref/model.h"
 
 namespace sinkref {
@@ -95,5 +96,13 @@ struct PlantedModel {
   std::vector<BuiltTensor> tensors_;
   uint64_t state_ = 7;
 };
+
+/// A short text of its vocabulary and a run of 12.
+inline StimulusChoice planted_stimuli() {
+  StimulusChoice choice;
+  choice.ids = {0, 5, 9, 17, 22, 9, 30, 11, 4};
+  choice.repeats = 12;
+  return choice;
+}
 
 }  // namespace sinkref

@@ -179,10 +179,7 @@ TEST_CASE("kept: only whole stages of the same request are found", "[progress]")
 TEST_CASE("kept: a report that stops at any panel goes on from there to the same bytes", "[progress]") {
   const PlantedModel planted({{3, 0.55}, {9, 0.45}});
   const Model model = planted.open();
-  StimulusChoice choice;
-  choice.ids = {0, 5, 9, 17, 22, 9, 30, 11, 4};
-  choice.repeats = 12;
-  const Experiment experiment{model, "model", {}, stimuli_for(model, choice), "fp32", {}, {}};
+  const Experiment experiment{model, "model", {}, stimuli_for(model, planted_stimuli()), "fp32", {}, {}};
   const auto told = [&](const Results& results) {
     std::string text = panels_json(experiment, results, panels(), true).dump();
     text += page_html(report_page(experiment, results, panels_json(experiment, results, panels(), true)));
